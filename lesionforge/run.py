@@ -1,0 +1,169 @@
+"""A run is a folder: the names of its files, its record, its log. Every verb that makes something makes such a folder.
+
+    config.yaml       the resolved config, itself a valid recipe
+    environment.json  versions, platform, the command
+    log.txt           what the terminal said
+    done.json         written last; a folder without it is unfinished
+"""
+
+import logging
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import lesionforge
+from lesionforge.config import Config, to_yaml
+from lesionforge.errors import BadInput
+from lesionforge.files import PARTIAL, read_json, write_json, write_whole
+
+log = logging.getLogger("lesionforge")
+
+# every folder
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+LOG = "log.txt"
+DONE = "done.json"
+# a store
+STORE = "store.json"
+SAMPLES = "samples.parquet"
+IMAGES = "images.bin"
+# a split
+SPLIT = "split.parquet"
+LEAKS = "leaks.json"
+# a training run
+MIX = "mix.parquet"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+WEIGHTS = "weights.safetensors"
+BEST_WEIGHTS = "weights-best.safetensors"
+PREDICTIONS = "predictions"  # folder of PART.parquet
+EVALUATION = "evaluation"  # folder of the scores
+# an evaluation
+SCORES = "scores.json"
+SCORES_TABLE = "scores.csv"
+# a submission
+SUBMISSION = "submission.csv"
+
+RECORDED_PACKAGES = ("torch", "timm", "numpy", "polars", "opencv-python-headless", "accelerate", "safetensors", "h5py")
+
+
+def already_done(out: Path, config: Config) -> bool:
+    """True where `out` holds the finished run of this very config; False where there is work to do.
+
+    Raises:
+        BadInput: `out` holds a run of another config (the keys that differ are named), or something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(not entry.name.endswith(PARTIAL) for entry in out.iterdir())):
+        return False
+    if not (out / CONFIG).is_file():
+        raise BadInput(f"{out} exists and is not a run folder (no {CONFIG} in it); name another folder with --out")
+    differences = differing_keys(yaml.safe_load((out / CONFIG).read_text()), config)
+    if differences:
+        listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differences)
+        raise BadInput(f"{out} holds a run of another config ({listed}); name another --out, or delete that folder")
+    if (out / DONE).is_file():
+        log.info("%s: finished already, nothing to do", out)
+        return True
+    return False
+
+
+def differing_keys(stored: Any, config: Config) -> list[tuple[str, Any, Any]]:
+    """(dotted key, stored value, present value) where two configs differ in what can change a result."""
+    ignored = config.runtime_keys
+    old, new = flat(stored if isinstance(stored, dict) else {}), flat(config.model_dump(mode="json"))
+    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(ignored)]
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data": {"seed": 1}} as {"data.seed": 1}."""
+    rows: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            rows.update(flat(value, f"{prefix}{key}."))
+        else:
+            rows[f"{prefix}{key}"] = value
+    return rows
+
+
+def record(folder: Path, verb: str, config: Config) -> None:
+    """Write config.yaml and environment.json into a new run folder."""
+    with write_whole(folder / CONFIG, "w") as file:
+        file.write(f"# lesionforge {verb} --recipe {CONFIG}\n{to_yaml(config)}")
+    write_json(folder / ENVIRONMENT, environment())
+
+
+def mark_done(folder: Path, **facts: Any) -> None:
+    """The last file of a run. `facts` are what a reader wants at a glance: counts, seconds, hashes."""
+    write_json(folder / DONE, {"finished": now(), **facts})
+
+
+def require_done(folder: Path, verb: str) -> None:
+    """Refuse a folder that `verb` did not finish."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; make it with `lesionforge {verb}`")
+    if not (folder / DONE).is_file():
+        raise BadInput(f"{folder}: unfinished or not made by `lesionforge {verb}` (no {DONE}); run that command again")
+    read_json(folder / DONE)
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Keep what is logged in the block in the folder's log.txt too, with times."""
+    handler = logging.FileHandler(folder / LOG)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run the command again; nothing that names a person or a machine."""
+    return {
+        "started": now(),
+        "command": shlex.join(["lesionforge", *sys.argv[1:]]),
+        "lesionforge": lesionforge.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source checkout, with `+` where it has changes; None for an installed package."""
+    top = Path(lesionforge.__file__).parent.parent
+    if not (top / ".git").exists():
+        return None
+    git = ["git", "-C", str(top)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if status.stdout.strip() else "") or None
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
