@@ -9,10 +9,12 @@
 import logging
 import platform
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -42,6 +44,7 @@ SPLIT = "split.parquet"
 LEAKS = "leaks.json"
 # a training run
 MIX = "mix.parquet"
+INPUTS = "inputs.json"  # digests of the stores and the split that the run was started on
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
@@ -167,3 +170,27 @@ def version(package: str) -> str | None:
 
 def now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """In the block, the first SIGTERM or Ctrl-C only sets a flag, so that work can end at a safe place.
+
+    Yields a function that returns the signal's number once one has come; a second signal acts at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+        log.warning("%s: saving, then stopping; once more stops at once", signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield lambda: None
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,9 @@
 Column names are spelled here and nowhere else.
 """
 
+import os
+import re
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +38,11 @@ FOLD = "fold"
 # predictions
 SCORE = "score"  # float64 in [0, 1], sigmoid of the logit
 LOGIT = "logit"  # float64
+
+# scores of an evaluation
+RUN, ESTIMATE, LOW, HIGH = "run", "estimate", "low", "high"
+REPLICATES_LEFT_OUT, CLUSTERED_BY, THRESHOLD = "replicates_left_out", "clustered_by", "threshold"
+NUM_IMAGES, NUM_MALIGNANT, NUM_PATIENTS = "num_images", "num_malignant", "num_patients"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one
@@ -74,11 +82,18 @@ TEST_COLUMNS = tuple(name for name in TRAIN_COLUMNS if name not in TRAIN_ONLY_CO
 
 NUMBER_COLUMNS = (AGE, DIAMETER, *TBP_NUMBERS, *TBP_NUMBERS_AFTER_LOCATION, THICKNESS, DNN_CONFIDENCE)
 
+# What other data sets call the columns (ISIC site, HAM10000, PAD-UFES-20); the first that a table has is taken.
+IMAGE_ID_NAMES = (ISIC_ID, IMAGE_ID, "image", "img_id", "image_name")
+TARGET_NAMES = (TARGET, MALIGNANT)
+PATIENT_ID_NAMES = (PATIENT_ID,)
+
 NULL_VALUES = ("", "NA")  # one reader for all: pandas reads "NA" as null, polars as text
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def read_table(path: Path, columns: Sequence[str] | None = None, text: Sequence[str] = ()) -> pl.DataFrame:
     """Read a Parquet file, or a CSV file with every column as text except where polars is sure over the whole file.
+
+    The columns of `text`, where the file has them, are text even if they look like numbers ("0012" keeps its zeros).
 
     Raises:
         BadInput: no such file, empty, not a table, or a column of `columns` is missing.
@@ -90,8 +105,10 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame
     try:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
+            table = table.cast({name: pl.String for name in text if name in table.columns})
         else:
-            table = pl.read_csv(path, null_values=list(NULL_VALUES), infer_schema_length=None)
+            types = dict.fromkeys(text, pl.String)
+            table = pl.read_csv(path, null_values=list(NULL_VALUES), infer_schema_length=None, schema_overrides=types)
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise BadInput(f"{path}: cannot be read as a {path.suffix.lstrip('.') or 'CSV'} table: {first_line}") from error
@@ -113,13 +130,30 @@ def require_columns(table: pl.DataFrame, columns: Sequence[str], path: Path) -> 
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Write Parquet or, for a name that ends in .csv, CSV with floats in full (a round trip changes no bit)."""
     with write_whole(path) as file:
-        if path.suffix == ".csv":
-            table.write_csv(file)
-        else:
-            table.write_parquet(file)
+        try:
+            if path.suffix == ".csv":
+                table.write_csv(file)
+            else:
+                table.write_parquet(file)
+        except pl.exceptions.PolarsError as error:  # polars hides a full disk: "underlying IO error: ... (os error 28)"
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def in_short(values: Sequence[object], most: int = 5) -> str:
     """`a, b, c, ... (17 in all)`: the first few of a list that an error message names."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values):,} in all)"
+
+
+def in_lines(problems: Sequence[str], most: int = 20) -> str:
+    """Problems on indented lines of their own, to stand behind the first line of an error message."""
+    shown = "".join(f"\n  {problem}" for problem in problems[:most])
+    return shown if len(problems) <= most else f"{shown}\n  ... ({len(problems):,} in all)"
+
+
+def digest(table: pl.DataFrame) -> str:
+    """SHA-256 of a table's values, whatever file they came from."""
+    return hashlib.sha256(table.write_csv().encode()).hexdigest()

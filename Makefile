@@ -1,0 +1,37 @@
+# make demo   the whole chain on the built-in phantom data set, then says where its report is
+# make test   everything that CI runs
+# Needs Python 3.11 to 3.13 and nothing else; .venv is made on the first call.
+
+PYTHON ?= python3
+BIN = .venv/bin
+SHELL = /bin/bash
+
+.PHONY: venv demo test lint bench clean
+
+venv: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	command -v uv > /dev/null || $(PYTHON) -m pip install --quiet uv
+	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) .venv
+	uv pip sync --quiet --python .venv --require-hashes requirements.lock
+	uv pip install --quiet --python .venv --no-deps --editable .
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py --out demo
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Nothing is fetched while testing: the hub is offline and Weights & Biases stays on the machine.
+test: lint
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
+
+bench: venv
+	uv pip install --quiet --python .venv --require-hashes --no-deps -r benchmarks/requirements.lock
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script --write || exit 1; done
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,80 @@
+"""From a store's images to logits: the path that validation and prediction share. The door to accelerate."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from lesionforge.data.loader import Batch, load_batches
+from lesionforge.data.store import Store
+from lesionforge.errors import BadInput
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """Device and precision for one process, or for one of those that torchrun starts.
+
+    Args:
+        device: "auto" takes a GPU where there is one; "cpu", "cuda" and "mps" insist.
+        precision: "fp32" or "bf16" (mixed precision: weights stay float32).
+    """
+    has_it = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not has_it.get(device, True):
+        raise BadInput(f"hardware.device: {device} asked for and none found; use --hardware.device cpu, or auto")
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice, with other settings
+    return Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+
+
+class Normalise(nn.Module):
+    """uint8 pixels to the model's input, on the device: the loader hands over bytes only."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, S, S, 3) uint8 => (B, 3, S, S) float32
+        channels_first = images.permute(0, 3, 1, 2)  # a view: memory stays channels last
+        return (channels_first.float() - self.mean) / self.std
+
+
+def to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, S, S, 3) uint8 images and (B,) float32 targets, copied without waiting where the device allows."""
+    images, targets = torch.from_numpy(batch.images), torch.from_numpy(batch.targets)
+    if device.type == "cuda":
+        images, targets = images.pin_memory(), targets.pin_memory()
+    return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+
+@torch.inference_mode()
+def score_images(
+    net: nn.Module,
+    normalise: Normalise,
+    stores: Sequence[Store],
+    table: pl.DataFrame,
+    batch_size: int,
+    image_size: int,
+    device: torch.device,
+    num_threads: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> np.ndarray:
+    """Logits of a table's images, in its order. (N,) float64."""
+    net.eval()
+    logits = [np.zeros(0)]
+    order = np.arange(len(table))
+    for batch in load_batches(stores, table, order, batch_size, image_size, None, 0, 0, num_threads):
+        images, _ = to_device(batch, device)
+        logits.append(net(normalise(images)).float().squeeze(1).cpu().double().numpy())
+        advance(len(images))
+    return np.concatenate(logits)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1], float64, without overflow at either end."""
+    return np.exp(-np.logaddexp(0.0, -logits))

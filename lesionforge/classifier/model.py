@@ -1,0 +1,160 @@
+"""The study's architectures and how a timm model with one logit is built. The only door to timm."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import nn
+
+from lesionforge.errors import BadInput
+
+HUB, RANDOM = "hub", "random"  # what model.weights may say besides a file
+
+# The study's ten families in the study's sizes (its section "Architectures"), under their short names.
+# short name        timm architecture and weights tag                    pixels
+FAMILIES = {
+    "vit":             ("vit_base_patch16_224.augreg_in21k_ft_in1k",       224),
+    "swin":            ("swin_base_patch4_window7_224.ms_in22k_ft_in1k",   224),
+    "eva02":           ("eva02_small_patch14_336.mim_in22k_ft_in1k",       336),
+    "edgenext":        ("edgenext_base.in21k_ft_in1k",                     256),
+    "deit3":           ("deit3_base_patch16_224.fb_in22k_ft_in1k",         224),
+    "beitv2":          ("beitv2_base_patch16_224.in1k_ft_in22k_in1k",      224),
+    "convnext":        ("convnext_base.fb_in22k_ft_in1k",                  224),
+    "resnet":          ("resnet50.a1_in1k",                                224),
+    "densenet":        ("densenet121.ra_in1k",                             224),
+    "efficientnet":    ("efficientnet_b0.ra_in1k",                         224),
+    "efficientnet_b3": ("efficientnet_b3.ra2_in1k",                        288),
+}  # fmt: skip
+
+
+class Built(NamedTuple):
+    """A model and what its images must look like."""
+
+    model: nn.Module  # (B, 3, image_size, image_size) float32, normalised => (B, 1) logits
+    name: str  # timm's, with the weights tag
+    image_size: int  # pixels
+    mean: tuple[float, ...]  # per RGB channel, of values in [0, 1]
+    std: tuple[float, ...]
+    weights: str  # where the first ones came from, for the record
+    timm_args: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """What `rebuild` needs, for a JSON record."""
+        return {name: value for name, value in self._asdict().items() if name != "model"}
+
+
+def rebuild(facts: Mapping[str, Any]) -> Built:
+    """The model of a record, with random weights."""
+    wanted = {name: facts[name] for name in ("name", "image_size", "mean", "std", "timm_args")}
+    return build_model(weights=RANDOM, **wanted)
+
+
+def build_model(
+    name: str,
+    weights: str,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    timm_args: Mapping[str, Any] | None = None,
+) -> Built:
+    """Create a timm model with one output.
+
+    Args:
+        name: a short name of `FAMILIES`, or any name that timm knows, with or without a weights tag.
+        weights: "hub", "random", or the path of a weights file for this architecture (safetensors, or a state dict
+            that `torch.load(weights_only=True)` reads).
+        image_size: pixels; None takes what the weights were trained at.
+        mean, std: normalisation; None takes what the weights were trained with.
+        timm_args: further keyword arguments of the model's constructor, e.g. {"pad_type": "same"}.
+
+    Raises:
+        BadInput: unknown name or argument, weights that cannot be had or do not fit, image size that does not fit.
+    """
+    short_name = name
+    name, default_size = FAMILIES.get(name, (name, None))
+    if not timm.is_model(name.split(".")[0]):
+        raise BadInput(f"model.name: timm {timm.__version__} has no model {name!r}{did_you_mean(name)}")
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise BadInput(f"model.name: {name!r} has an unknown weights tag; timm has {tags}")
+    size = image_size or default_size or config.input_size[-1]
+    arguments: dict[str, Any] = {"num_classes": 1, **(timm_args or {})}
+    if config.fixed_input_size and size != config.input_size[-1]:
+        arguments["img_size"] = size
+    try:
+        model = timm.create_model(name, **arguments, **weights_arguments(name, weights, config))
+    except Exception as error:
+        raise cannot_build(error, short_name, weights, size) from error
+    data = timm.data.resolve_model_data_config(model)
+    if weights not in (HUB, RANDOM):
+        weights = f"file {Path(weights).name}"
+    mean, std = tuple(mean or data["mean"]), tuple(std or data["std"])
+    return Built(model, name, size, mean, std, weights, dict(timm_args or {}))
+
+
+def weights_arguments(name: str, weights: str, config: Any) -> dict[str, Any]:
+    """The part of timm's arguments that says where pretrained weights come from."""
+    if weights == RANDOM:
+        return {"pretrained": False}
+    if weights == HUB:
+        if not (config.hf_hub_id or config.url or config.file):
+            raise BadInput(
+                f"model.weights: timm has no pretrained weights for {name!r}; "
+                "give a file with --model.weights FILE, or ask for random ones with --model.weights random"
+            )
+        return {"pretrained": True}
+    if not Path(weights).is_file():
+        raise BadInput(f"model.weights: no such file {weights}; give a weights file, or the word hub or random")
+    # num_classes: anything but 1, so that timm makes the head anew, whatever classes the file has
+    return {"pretrained": True, "pretrained_cfg_overlay": {"file": weights, "num_classes": -1}}
+
+
+def cannot_build(error: Exception, name: str, weights: str, size: int) -> BadInput:
+    """What went wrong in `timm.create_model`, in one line with the cure."""
+    if isinstance(error, BadInput):
+        return error
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    cure = "give a file with --model.weights FILE, or ask for random ones with --model.weights random"
+    if isinstance(error, TypeError):
+        return BadInput(f"model.timm_args: {name} does not take them ({first_line})")
+    if weights == HUB:
+        return BadInput(f"model.weights: the pretrained weights of {name} cannot be had from the hub ({first_line}); {cure}")
+    if weights != RANDOM:
+        return BadInput(f"model.weights: {weights} does not fit {name} ({first_line}); {cure}")
+    return BadInput(f"model {name} cannot be built at {size} px ({first_line}); choose another data.image_size")
+
+
+def did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.split(".")[0], [*FAMILIES, *timm.list_models()], n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists all"
+
+
+def check_forward(built: Built) -> None:
+    """Fail now, not in the first training step, where the architecture cannot take this image size."""
+    training = built.model.training
+    try:
+        with torch.no_grad():
+            built.model.eval()(torch.zeros(1, 3, built.image_size, built.image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(
+            f"data.image_size: {built.name} cannot take {built.image_size} px images ({reason}); choose another size"
+        ) from error
+    finally:
+        built.model.train(training)
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fill a model from a state dict; every key must be there."""
+    with contextlib.suppress(RuntimeError):
+        model.load_state_dict(dict(tensors), strict=True)
+        return
+    expected = model.state_dict()
+    unlike = [key for key in expected if key not in tensors or tensors[key].shape != expected[key].shape]
+    raise BadInput(f"{path}: these weights are of another model (first difference: {(unlike or list(tensors))[0]})")

@@ -1,0 +1,286 @@
+"""From the command line to one config and one call: `lesionforge VERB [--recipe NAME|PATH] [--any.field value] [--show]`.
+
+cyclopts knows the options, prints the help and writes the shell completion; which value wins, and what a mistake is
+called, is decided in recipe.py. Nothing heavy is imported here, and only the verb that is asked for.
+"""
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
+
+import lesionforge
+from lesionforge.errors import BadInput
+
+if TYPE_CHECKING:
+    import cyclopts
+
+    from lesionforge.config import Config
+
+log = logging.getLogger("lesionforge")
+
+# Nothing is sent anywhere unless the user asks for it.
+ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_MODE": "offline"}
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class Verb(NamedTuple):
+    module: str
+    config: str  # name of the class; the function has the verb's name
+    help: str
+
+
+# In the order of the data flow.
+VERBS = {
+    "phantom": Verb("lesionforge.data.phantom", "PhantomConfig", "Draw a stand-in for SLICE-3D in the challenge's own files."),
+    "download": Verb("lesionforge.data.download", "DownloadConfig", "Fetch the challenge's files or the ISIC site's archives."),
+    "prepare": Verb("lesionforge.data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
+    "split": Verb("lesionforge.data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds, by patient."),
+    "preview": Verb("lesionforge.data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
+    "train": Verb("lesionforge.classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
+    "predict": Verb("lesionforge.classifier.predict", "PredictConfig", "Score the images of a store with a trained run."),
+    "evaluate": Verb("lesionforge.evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and the rest, with intervals."),
+    "submit": Verb("lesionforge.evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
+}  # fmt: skip
+
+HELP = """Skin-lesion classifiers on ISIC 2024 / SLICE-3D, measured honestly. Research software, not a medical device.
+
+Example: lesionforge split --store stores/real --out splits/patient"""
+
+RECIPE_HELP = "Shipped recipe (lesionforge recipes) or YAML file. Flags win over it, it wins over the defaults."
+SHOW_HELP = "Print the resolved recipe and stop."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for a mistake of the user, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    name = words[0] if words else ""
+    command = f"lesionforge {name}" if name in (*VERBS, "recipes") else "lesionforge"
+    with logging_to_stderr():
+        try:
+            run_command(name, words)
+            sys.stdout.flush()
+        except BadInput as error:
+            print(f"{command}: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{command}: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
+            return BROKEN_PIPE
+    return 0
+
+
+def run_command(name: str, words: list[str]) -> None:
+    before_values = words[: words.index("--")] if "--" in words else words
+    if name in VERBS and not {"--help", "-h"} & set(before_values):
+        run_verb(name, words[1:])
+    elif name == "recipes" and not {"--help", "-h"} & set(before_values):
+        print_recipes(words[1:])
+    elif name in VERBS:
+        build_app([name]).help_print([name])
+    elif name == "recipes":
+        build_app([]).help_print([name])
+    elif not words or name in ("--help", "-h"):
+        build_app([]).help_print([])
+    elif name == "--version":
+        print(lesionforge.__version__)
+    elif name in ("--install-completion", "__complete"):
+        complete(words)
+    else:
+        from lesionforge.recipe import did_you_mean
+
+        known = [*VERBS, "recipes"]
+        raise BadInput(f"unknown verb '{name}'; expected one of {', '.join(known)}{did_you_mean(name, known)}")
+
+
+def run_verb(name: str, words: Sequence[str]) -> None:
+    from lesionforge import recipe
+    from lesionforge.config import to_yaml
+
+    verb = VERBS[name]
+    config_class = config_class_of(name)
+    flags = read_flags(name, words)
+    named = flags.pop("--recipe", None)
+    show = flags.pop("--show", None)
+    read = recipe.find_recipe(named[1][0]) if named else None
+    config = recipe.resolve(config_class, read, flags)
+    if show is not None and show[1] == ["true"]:
+        print(f"# lesionforge {name} --recipe THIS_FILE\n{to_yaml(config)}", end="")
+        return
+    getattr(importlib.import_module(verb.module), name)(config)
+
+
+def print_recipes(words: Sequence[str]) -> None:
+    from lesionforge import recipe
+
+    if len(words) > 1:
+        raise BadInput(f"found {len(words)} words, expected at most one: the name of a recipe")
+    if words:
+        print(recipe.shipped_text(words[0]), end="")
+        return
+    texts = recipe.shipped()
+    width = max((len(name) for name in texts), default=0)
+    for name, text in texts.items():
+        print(f"{name:<{width}}  {recipe.first_sentence(text)}")
+
+
+def complete(words: list[str]) -> None:
+    """What is cyclopts's own: --install-completion, and the words that its completion script asks for."""
+    import cyclopts
+
+    app = build_app(VERBS)
+    try:
+        app(words, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise BadInput(" ".join(str(error).split())) from error
+
+
+# ------------------------------------------------------------------------------------------------------- the options
+
+
+def config_class_of(name: str) -> "type[Config]":
+    verb = VERBS[name]
+    config_class: type[Config] = getattr(importlib.import_module(verb.module), verb.config)
+    return config_class
+
+
+def build_app(with_options: Iterable[str]) -> "cyclopts.App":
+    """The command line as cyclopts knows it; only the verbs in `with_options` are imported and show their options."""
+    import cyclopts
+
+    app = cyclopts.App(
+        "lesionforge", help=HELP, help_format="plaintext", version=lesionforge.__version__, help_flags=["--help"]
+    )
+    app.register_install_completion_command(help="Install the completion of verbs and options for your shell.")
+    app.group_commands = cyclopts.Group("Also", sort_key=1)
+    verbs = cyclopts.Group("Verbs, in the order of the data flow", sort_key=0)
+    for order, (name, verb) in enumerate(VERBS.items()):
+        function = options_of(config_class_of(name)) if name in with_options else lambda: None
+        app.command(function, name=name, help=verb.help, sort_key=order, group=verbs)
+    app.command(lambda name=None, /: None, name="recipes", help="List the shipped recipes, or print one.", sort_key=99)
+    return app
+
+
+def options_of(config_class: "type[Config]") -> Any:
+    """A function with one keyword-only parameter a field, so that cyclopts shows each section as a group."""
+    import cyclopts
+    from pydantic import BaseModel
+
+    first = cyclopts.Group("Options", sort_key=0)
+    parameters = []
+
+    def add(name: str, kind: Any, default: Any, **settings: Any) -> None:
+        annotation = Annotated[
+            kind, cyclopts.Parameter(**{"negative_iterable": (), "show_default": as_typed, **settings})
+        ]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+
+    for order, (name, field) in enumerate(config_class.model_fields.items(), start=1):
+        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            about = " ".join((kind.__doc__ or "").split())
+            add(name, kind, default, group=cyclopts.Group(name, help=about, sort_key=order))
+        else:
+            add(name, kind, default, group=first, help=field.description)
+    last = cyclopts.Group("Recipe", sort_key=99)
+    add("recipe", str | None, None, group=last, help=RECIPE_HELP, completer=complete_recipe)
+    add("show", bool, False, group=last, help=SHOW_HELP, negative=(), show_default=False)
+
+    def options(**_: Any) -> None: ...
+
+    options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return options
+
+
+def as_typed(default: Any) -> str:
+    """A default as the command line takes it: `true`, `0.9 0.999`, `none`."""
+    if isinstance(default, (tuple, list)):
+        return " ".join(as_typed(value) for value in default) or "empty"
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default) or "empty"
+
+
+def complete_recipe(context: Any) -> list[str]:
+    from lesionforge.recipe import shipped
+
+    return list(shipped())
+
+
+def read_flags(name: str, words: Sequence[str]) -> dict[str, tuple[tuple[str, ...], list[str]]]:
+    """Option as typed -> the key of its field and its words.
+
+    Raises:
+        BadInput: an option that does not exist, stands twice or lacks its value; a word that belongs to no option.
+    """
+    from lesionforge import recipe
+
+    arguments = build_app([name])[name].assemble_argument_collection()
+    flags: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+    left = list(words)
+    while left:
+        option, equals, attached = left.pop(0).partition("=")
+        if not option.startswith("--") or option == "--":
+            raise BadInput(
+                f"found the word '{option}{equals}{attached}', expected an option such as --out; lists stand after their option"
+            )
+        try:
+            argument, keys, implied = arguments.match(option)
+        except ValueError:
+            known = [*recipe.known_keys(config_class_of(name)), "recipe", "show"]
+            nearest = recipe.nearest_key(option.removeprefix("--").replace("-", "_"), known)
+            nearest = nearest.replace("did you mean ", "did you mean --").replace("_", "-")
+            raise BadInput(f"unknown option {option}{nearest}") from None
+        key = (*argument.name.removeprefix("--").replace("-", "_").split("."), *keys)
+        values: list[str] = [attached] if equals else []
+        if isinstance(implied, bool):
+            if implied and not equals and left and left[0].lower() in ("true", "false"):
+                values = [left.pop(0).lower()]
+            values = values or [str(implied).lower()]
+        elif not equals:
+            most = len(left) if takes_list(argument.hint) else 1
+            while left and len(values) < most and not left[0].startswith("--"):
+                values.append(left.pop(0))
+        if not values:
+            raise BadInput(f"{option}: found no value; expected `{option} VALUE`")
+        if any(key == other for other, _ in flags.values()):
+            raise BadInput(f"{option} stands twice; give it once")
+        flags[option] = (key, values)
+    return flags
+
+
+def takes_list(hint: Any) -> bool:
+    return any(get_origin(kind) in (tuple, list, set, frozenset) for kind in (hint, *get_args(hint)))
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Show the lines of the logger `lesionforge` as they are, warnings with their name."""
+
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Plain("%(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -1,0 +1,195 @@
+"""evaluate: every score of the study for a run's val and test predictions, with 95 % intervals clustered by patient."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lesionforge import files, run
+from lesionforge.config import Config
+from lesionforge.errors import BadInput
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger("lesionforge")
+
+DISCLAIMER = "research software, not a medical device"
+
+
+class EvaluateConfig(Config):
+    run: Path | None = None
+    """Run folder whose val and test predictions are scored."""
+    predictions: Path | None = None
+    """Instead of --run: a CSV or Parquet file with image_id (or isic_id), target and score; patient_id if known."""
+    threshold_from: Path | None = None
+    """Predictions of val images to choose the threshold on; default: the run's own."""
+    threshold_rule: Literal["youden", "f1", "sensitivity_80"] | float = "youden"
+    """How the threshold is chosen on val: youden (largest sensitivity + specificity, whatever the share of malignant
+    lesions), f1 (largest F1), sensitivity_80 (the highest that finds 80 %); or the threshold itself, a number."""
+    truth: Path | None = None
+    """CSV or Parquet with image_id (or isic_id) and target (or malignant), for predictions without targets."""
+    num_replicates: int = Field(1000, ge=100, le=100_000)
+    """Bootstrap replicates for the intervals."""
+    seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
+    out: Path | None = None
+    """Folder to make: scores.json and scores.csv; default: `evaluation` in the run folder."""
+
+    @model_validator(mode="after")
+    def run_or_predictions(self) -> "EvaluateConfig":
+        if (self.run is None) == (self.predictions is None):
+            raise ValueError("give --run FOLDER or --predictions FILE, one of the two")
+        if self.run is None and self.out is None:
+            raise ValueError("with --predictions, name the folder to make with --out")
+        return self
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Score predictions, print the table, write scores.json and scores.csv."""
+    from lesionforge import tables
+    from lesionforge.evaluation import scoring
+
+    out = out_folder(config)
+    done = run.already_done(out, config)
+    sources, parts = read_inputs(config)
+    if done:
+        refuse_changed_inputs(out, sources)
+        show(files.read_json(out / run.SCORES))
+        return
+    parts = scorable_parts(config, parts)
+    with files.write_folder_whole(out) as folder, run.logged(folder):
+        run.record(folder, "evaluate", config)
+        chosen = choose_threshold(config, parts)
+        found: dict[str, Any] = {}
+        for part, table in parts.items():
+            found[part] = scoring.score_part(table, part, chosen["value"], config.num_replicates, config.seed)
+            found[part][tables.THRESHOLD] = threshold_for(part, chosen)
+        name = name_of(config)
+        result = {tables.RUN: name, "sources": sources, "parts": found, "disclaimer": DISCLAIMER}
+        files.write_json(folder / run.SCORES, result)
+        tables.write_table(folder / run.SCORES_TABLE, scoring.as_rows(name, found))
+        run.mark_done(folder, parts=list(found))
+    show(result)
+    log.info("evaluate: %s -> %s", ", ".join(found), out)
+
+
+def out_folder(config: EvaluateConfig) -> Path:
+    if config.out is not None:
+        return config.out
+    assert config.run is not None  # the config's own rule
+    return config.run / run.EVALUATION
+
+
+def name_of(config: EvaluateConfig) -> str:
+    """The run's folder, or the file, without the folders above it."""
+    path = config.run or config.predictions
+    assert path is not None
+    return path.resolve().name if path == config.run else path.stem
+
+
+def read_inputs(config: EvaluateConfig) -> tuple[dict[str, str], dict[str, "pl.DataFrame"]]:
+    """SHA-256 of each file read, and the predictions of each part."""
+    from lesionforge import tables
+    from lesionforge.evaluation import predictions
+
+    if config.run is not None:
+        found = predictions.read_parts(config.run)
+        paths = [path for path, _ in found.values()]
+        parts = {part: table for part, (_, table) in found.items()}
+    else:
+        assert config.predictions is not None
+        paths = [config.predictions]
+        table = predictions.read_predictions(config.predictions)
+        by_part = table.partition_by(tables.PART, as_dict=True, maintain_order=True)
+        parts = {str(part or config.predictions.stem): rows for (part,), rows in by_part.items()}
+    paths += [path for path in (config.threshold_from, config.truth) if path is not None]
+    for path in paths:
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file")
+    return {path.name: files.sha256_of_file(path) for path in paths}, parts
+
+
+def refuse_changed_inputs(out: Path, sources: dict[str, str]) -> None:
+    """A finished evaluation stands only for the predictions that it read."""
+    before = files.read_json(out / run.SCORES)["sources"]
+    changed = sorted(name for name in before.keys() | sources.keys() if before.get(name) != sources.get(name))
+    if changed:
+        raise BadInput(
+            f"{out}: made from other predictions ({', '.join(changed)} differ); delete it, or name another --out"
+        )
+
+
+def scorable_parts(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> dict[str, "pl.DataFrame"]:
+    """The parts with targets, filled in from the truth file where one is given."""
+    from lesionforge import tables
+    from lesionforge.evaluation import predictions
+
+    if config.truth is not None:
+        parts = predictions.with_truth(parts, predictions.read_truth(config.truth), config.truth)
+    hidden = [part for part, table in parts.items() if table[tables.TARGET].is_null().all()]
+    if len(hidden) == len(parts):
+        raise BadInput(f"{config.run or config.predictions}: no targets to score against; give them with --truth FILE")
+    for part in hidden:
+        log.info("%s: no targets, as in the challenge's test data; not scored (give them with --truth FILE)", part)
+    parts = {part: table for part, table in parts.items() if part not in hidden}
+    for part, table in parts.items():
+        predictions.require_scorable(table, f"{config.run or config.predictions}, part {part}")
+    return parts
+
+
+def choose_threshold(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> dict[str, Any]:
+    """The threshold and where it is from; its value is None where there is nothing to choose it on."""
+    from lesionforge import metrics, tables
+    from lesionforge.evaluation import predictions
+
+    rule = config.threshold_rule
+    if isinstance(rule, float):
+        return {"value": rule, "rule": "given", "chosen_on": None}
+    if config.threshold_from is not None:
+        table, chosen_on = predictions.read_predictions(config.threshold_from), config.threshold_from.name
+        if tables.VAL in (named := table[tables.PART].unique()):
+            table = table.filter(table[tables.PART] == tables.VAL)
+        elif named.is_not_null().any():
+            raise BadInput(
+                f"{config.threshold_from}: found no val rows (part: {', '.join(named.drop_nulls().sort())}); thresholds are chosen on val"
+            )
+        predictions.require_scorable(table, str(config.threshold_from))
+        for part, scored in parts.items():
+            shared = scored[tables.IMAGE_ID].is_in(table[tables.IMAGE_ID].implode()).sum()
+            if shared and part != tables.VAL:
+                raise BadInput(
+                    f"{config.threshold_from}: shares {shared:,} images with the part {part}; choose the threshold on val "
+                    "predictions, never on the lesions that are scored with it"
+                )
+    elif tables.VAL in parts:
+        table, chosen_on = parts[tables.VAL], tables.VAL
+    else:
+        return {"value": None, "rule": rule, "chosen_on": None}
+    value = metrics.choose_threshold(table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy(), rule)
+    return {"value": value, "rule": rule, "chosen_on": chosen_on}
+
+
+def threshold_for(part: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The chosen threshold with a sentence on how much it may be trusted on this part."""
+    from lesionforge import tables
+
+    in_sample = chosen["chosen_on"] is not None and part == tables.VAL
+    if chosen["value"] is None:
+        how = "none"
+    elif chosen["chosen_on"] is None:
+        how = f"{chosen['value']:.6g}, given"
+    else:
+        how = f"{chosen['value']:.6g}, rule {chosen['rule']} on {chosen['chosen_on']}"
+    if in_sample:
+        how += "; chosen on these very lesions, so the scores at the threshold flatter"
+    return {**chosen, "in_sample": in_sample, "how": how}
+
+
+def show(result: dict[str, Any]) -> None:
+    from lesionforge.evaluation import scoring
+
+    for part, found in result["parts"].items():
+        print(scoring.as_text(part, found), end="\n\n")
+    print(DISCLAIMER)

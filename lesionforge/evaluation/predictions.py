@@ -1,0 +1,151 @@
+"""Predictions tables from runs and from other people, read strictly: what cannot be scored honestly is refused."""
+
+import logging
+from pathlib import Path
+
+import polars as pl
+
+from lesionforge import run, tables
+from lesionforge.errors import BadInput
+
+log = logging.getLogger("lesionforge")
+
+
+def read_parts(folder: Path) -> dict[str, tuple[Path, pl.DataFrame]]:
+    """The val and test predictions that a run folder holds, by part."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such run folder; make it with `lesionforge train`")
+    paths = {part: folder / run.PREDICTIONS / f"{part}.parquet" for part in (tables.VAL, tables.TEST)}
+    found = {part: (path, read_predictions(path)) for part, path in paths.items() if path.is_file()}
+    if not found:
+        raise BadInput(
+            f"{folder}: no predictions in it (looked for {run.PREDICTIONS}/{tables.VAL}.parquet and "
+            f"{tables.TEST}.parquet); finish its training, or make them with `lesionforge predict`"
+        )
+    return found
+
+
+def read_predictions(path: Path) -> pl.DataFrame:
+    """image_id, patient_id, part (null where the file has none), target (Int8, nullable), score (float64, finite).
+
+    Raises:
+        BadInput: all problems of the file at once: missing column, null or repeated id, target other than 0 and 1,
+            score that is not a finite number.
+    """
+    table = with_image_id(tables.read_table(path), path)
+    tables.require_columns(table, [tables.SCORE], path)
+    if table.is_empty():
+        raise BadInput(f"{path}: no rows, expected one for each image")
+    for name in (tables.PATIENT_ID, tables.PART, tables.TARGET):
+        if name not in table.columns:
+            table = table.with_columns(pl.lit(None).alias(name))
+    if table[tables.SCORE].dtype == pl.Float32:
+        log.warning("%s: scores are float32; rounding may have made ties that move the scores a little", path)
+    ids, targets, scores = table[tables.IMAGE_ID], as_target(table[tables.TARGET]), as_number(table[tables.SCORE])
+    other = table[tables.TARGET].is_not_null() & targets.is_null()
+    problems = [
+        *problem(ids, ids.is_duplicated() & ids.is_not_null(), "hold an id that another row holds too", ids),
+        *problem(ids, ids.is_null(), "have no id", ids),
+        *problem(ids, other, "have a target other than 0 (benign) and 1 (malignant)", table[tables.TARGET]),
+        *problem(
+            ids, ~scores.is_finite().fill_null(False), "have a score that is not a finite number", table[tables.SCORE]
+        ),
+    ]
+    refuse(problems, path, len(table))
+    text = (pl.col(name).cast(pl.String) for name in (tables.IMAGE_ID, tables.PATIENT_ID, tables.PART))
+    return table.select(*text, targets, scores)
+
+
+def read_truth(path: Path) -> pl.DataFrame:
+    """image_id, target (Int8) of a CSV or Parquet file with image_id or isic_id, and target or malignant."""
+    table = with_image_id(tables.read_table(path), path)
+    if tables.TARGET not in table.columns and tables.MALIGNANT in table.columns:
+        table = table.rename({tables.MALIGNANT: tables.TARGET})
+    tables.require_columns(table, [tables.TARGET], path)
+    ids, targets = table[tables.IMAGE_ID].cast(pl.String), as_target(table[tables.TARGET])
+    problems = [
+        *problem(ids, ids.is_duplicated() | ids.is_null(), "have no id of their own", ids),
+        *problem(ids, targets.is_null(), "have a target other than 0 and 1", table[tables.TARGET]),
+    ]
+    refuse(problems, path, len(table))
+    return pl.DataFrame([ids, targets])
+
+
+def read_sample_submission(path: Path) -> pl.Series:
+    """The ids of the challenge's sample_submission.csv, in its order."""
+    table = tables.read_table(path)
+    tables.require_columns(table, [tables.ISIC_ID, tables.TARGET], path)
+    ids = table[tables.ISIC_ID].cast(pl.String)
+    refuse(problem(ids, ids.is_duplicated() | ids.is_null(), "have no id of their own", ids), path, len(table))
+    return ids
+
+
+def with_truth(parts: dict[str, pl.DataFrame], truth: pl.DataFrame, path: Path) -> dict[str, pl.DataFrame]:
+    """Fill in targets that are null; ids are checked both ways, and targets that are there must agree."""
+    known = pl.concat([table.select(tables.IMAGE_ID, tables.TARGET) for table in parts.values()])
+    joined = truth.join(known, on=tables.IMAGE_ID, how="full", suffix="_predicted", coalesce=True)
+    predicted = joined[f"{tables.TARGET}_predicted"]
+    ids, targets = joined[tables.IMAGE_ID], joined[tables.TARGET]
+    has_prediction = ids.is_in(known[tables.IMAGE_ID].implode())
+    problems = [
+        *problem(ids, ~has_prediction, "of the truth have no prediction", ids),
+        *problem(ids, targets.is_null() & predicted.is_null(), "predicted have neither a target nor a truth", ids),
+        *problem(ids, (targets != predicted).fill_null(False), "have another target in the predictions", ids),
+    ]
+    refuse(problems, path, len(joined))
+    joined = joined.select(tables.IMAGE_ID, targets.fill_null(predicted))
+    return {
+        part: table.drop(tables.TARGET).join(joined, on=tables.IMAGE_ID, how="left", maintain_order="left")
+        for part, table in parts.items()
+    }
+
+
+def require_scorable(table: pl.DataFrame, name: str) -> None:
+    """Refuse predictions that no score can be drawn from honestly: targets missing, one class, or a constant score."""
+    ids, targets, scores = table[tables.IMAGE_ID], table[tables.TARGET], table[tables.SCORE]
+    problems = problem(ids, targets.is_null(), "have no target; give all of them, or a --truth file", ids)
+    num_malignant = targets.sum()
+    if num_malignant in (0, targets.count()):
+        found = "malignant" if num_malignant else "benign"
+        problems.append(f"all {targets.count():,} lesions are {found}; both classes are needed for every score")
+    if scores.min() == scores.max():
+        problems.append(f"every score is {scores[0]!r}: a constant prediction ranks nothing; check the model")
+    refuse(problems, name, len(table))
+
+
+def patient_numbers(table: pl.DataFrame) -> pl.Series:
+    """Each lesion's patient from 0, in the order of their ids, so that the order of rows cannot matter; -1 unknown."""
+    return table.select((pl.col(tables.PATIENT_ID).rank("dense").cast(pl.Int64) - 1).fill_null(-1)).to_series()
+
+
+def with_image_id(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    if tables.IMAGE_ID not in table.columns and tables.ISIC_ID in table.columns:
+        table = table.rename({tables.ISIC_ID: tables.IMAGE_ID})
+    tables.require_columns(table, [tables.IMAGE_ID], path)
+    return table
+
+
+def as_number(column: pl.Series) -> pl.Series:
+    return column.cast(pl.Float64, strict=False)
+
+
+def as_target(column: pl.Series) -> pl.Series:
+    """0 and 1 as Int8 from whole or decimal numbers, text or truth values; null for anything else."""
+    numbers = as_number(column.cast(pl.Int8) if column.dtype == pl.Boolean else column)
+    return numbers.replace_strict([0.0, 1.0], [0, 1], default=None, return_dtype=pl.Int8)
+
+
+def problem(ids: pl.Series, bad: pl.Series, what: str, values: pl.Series) -> list[str]:
+    """One line that counts the bad rows and names the first ones, or none."""
+    if not bad.any():
+        return []
+    named = [
+        str(name) if name == value else f"{name} ({value})"
+        for name, value in zip(ids.filter(bad), values.filter(bad), strict=True)
+    ]
+    return [f"{len(named):,} {what}: {tables.in_short(named)}"]
+
+
+def refuse(problems: list[str], source: Path | str, num_rows: int) -> None:
+    if problems:
+        raise BadInput("\n  ".join([f"{source}: cannot be used; of {num_rows:,} rows", *problems]))
