@@ -1,7 +1,7 @@
-"""From the command line to one config and one call: `lesionforge VERB [--recipe NAME|PATH] [--any.field value] [--show]`.
+"""From the command line to one config and one call: `lesionforge VERB [--recipe NAME|PATH] [--any.field value]`.
 
 cyclopts knows the options, prints the help and writes the shell completion; which value wins, and what a mistake is
-called, is decided in recipe.py. Nothing heavy is imported here, and only the verb that is asked for.
+called, is decided in resolve.py. Nothing heavy is imported here, and only the verb that is asked for.
 """
 
 import importlib
@@ -31,23 +31,23 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class Verb(NamedTuple):
-    module: str
+    module: str  # in the package
     config: str  # name of the class; the function has the verb's name
     help: str
 
 
 # In the order of the data flow.
 VERBS = {
-    "phantom": Verb("lesionforge.data.phantom", "PhantomConfig", "Draw a stand-in for SLICE-3D in the challenge's own files."),
-    "download": Verb("lesionforge.data.download", "DownloadConfig", "Fetch the challenge's files or the ISIC site's archives."),
-    "prepare": Verb("lesionforge.data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
-    "split": Verb("lesionforge.data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds, by patient."),
-    "preview": Verb("lesionforge.data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
-    "train": Verb("lesionforge.classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
-    "predict": Verb("lesionforge.classifier.predict", "PredictConfig", "Score the images of a store with a trained run."),
-    "evaluate": Verb("lesionforge.evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and the rest, with intervals."),
-    "submit": Verb("lesionforge.evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
-}  # fmt: skip
+    "phantom": Verb("data.phantom", "PhantomConfig", "Draw a stand-in for SLICE-3D in the challenge's own files."),
+    "download": Verb("data.download", "DownloadConfig", "Fetch the challenge's files or the ISIC site's archives."),
+    "prepare": Verb("data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
+    "split": Verb("data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds."),
+    "preview": Verb("data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
+    "train": Verb("classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
+    "predict": Verb("classifier.predict", "PredictConfig", "Score the images of a store with a trained run."),
+    "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and more, with intervals."),
+    "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
+}
 
 HELP = """Skin-lesion classifiers on ISIC 2024 / SLICE-3D, measured honestly. Research software, not a medical device.
 
@@ -104,7 +104,7 @@ def run_command(name: str, words: list[str]) -> None:
 
 
 def run_verb(name: str, words: Sequence[str]) -> None:
-    from lesionforge import recipe
+    from lesionforge import recipe, resolve
     from lesionforge.config import to_yaml
 
     verb = VERBS[name]
@@ -113,11 +113,11 @@ def run_verb(name: str, words: Sequence[str]) -> None:
     named = flags.pop("--recipe", None)
     show = flags.pop("--show", None)
     read = recipe.find_recipe(named[1][0]) if named else None
-    config = recipe.resolve(config_class, read, flags)
+    config = resolve.resolve(config_class, read, flags)
     if show is not None and show[1] == ["true"]:
         print(f"# lesionforge {name} --recipe THIS_FILE\n{to_yaml(config)}", end="")
         return
-    getattr(importlib.import_module(verb.module), name)(config)
+    getattr(importlib.import_module(f"lesionforge.{verb.module}"), name)(config)
 
 
 def print_recipes(words: Sequence[str]) -> None:
@@ -150,7 +150,7 @@ def complete(words: list[str]) -> None:
 
 def config_class_of(name: str) -> "type[Config]":
     verb = VERBS[name]
-    config_class: type[Config] = getattr(importlib.import_module(verb.module), verb.config)
+    config_class: type[Config] = getattr(importlib.import_module(f"lesionforge.{verb.module}"), verb.config)
     return config_class
 
 
@@ -225,7 +225,7 @@ def read_flags(name: str, words: Sequence[str]) -> dict[str, tuple[tuple[str, ..
     Raises:
         BadInput: an option that does not exist, stands twice or lacks its value; a word that belongs to no option.
     """
-    from lesionforge import recipe
+    from lesionforge import resolve
 
     arguments = build_app([name])[name].assemble_argument_collection()
     flags: dict[str, tuple[tuple[str, ...], list[str]]] = {}
@@ -233,14 +233,12 @@ def read_flags(name: str, words: Sequence[str]) -> dict[str, tuple[tuple[str, ..
     while left:
         option, equals, attached = left.pop(0).partition("=")
         if not option.startswith("--") or option == "--":
-            raise BadInput(
-                f"found the word '{option}{equals}{attached}', expected an option such as --out; lists stand after their option"
-            )
+            raise BadInput(f"found the word '{option}{equals}{attached}', expected an option such as --out")
         try:
             argument, keys, implied = arguments.match(option)
         except ValueError:
-            known = [*recipe.known_keys(config_class_of(name)), "recipe", "show"]
-            nearest = recipe.nearest_key(option.removeprefix("--").replace("-", "_"), known)
+            known = [*resolve.known_keys(config_class_of(name)), "recipe", "show"]
+            nearest = resolve.nearest_key(option.removeprefix("--").replace("-", "_"), known)
             nearest = nearest.replace("did you mean ", "did you mean --").replace("_", "-")
             raise BadInput(f"unknown option {option}{nearest}") from None
         key = (*argument.name.removeprefix("--").replace("-", "_").split("."), *keys)

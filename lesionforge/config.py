@@ -71,3 +71,91 @@ class MixConfig(Config):
     """exact refuses a mix that the data cannot give; auto multiplies all counts by one factor so that they can."""
     seed: int = Field(0, ge=0)
     """Another seed draws other images; with one seed a smaller draw is part of a larger one."""
+
+
+# The winner's list of the challenge, STUDY.md; strengths in its units where it states them. Hue, saturation and value are
+# its (10, 20, 10) of OpenCV's 8-bit HSV: 20 degrees, a fifth of a skin's saturation of about 100, a twentieth of its
+# value of about 200. Its optical, grid and elastic strengths suit no small lesion crop: ours are our choice.
+AUGMENT_PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "flip": {"horizontal_flip": 0.5},
+    "strong": {
+        "transpose": 0.5, "horizontal_flip": 0.5, "vertical_flip": 0.5,
+        "brightness_probability": 0.75, "brightness": 0.2, "contrast_probability": 0.75, "contrast": 0.2,
+        "blur_probability": 0.7, "blur_size": 5, "noise": 5.5,
+        "distortion_probability": 0.7, "optical": 0.15, "grid": 0.3, "elastic": 0.05,
+        "clahe_probability": 0.7, "clahe": 4.0,
+        "colour_probability": 0.5, "hue": 20.0, "saturation": 0.2, "value": 0.05,
+        "affine_probability": 0.85, "shift": 0.1, "scale": 0.1, "rotate": 15.0,
+        "cutout_probability": 0.7, "cutout": 0.375,
+    },
+}  # fmt: skip
+
+
+class AugmentConfig(Config):
+    """How training images are varied: a preset, and any part of it changed. A field left out is the preset's."""
+
+    preset: Literal["none", "flip", "strong"] = "strong"
+    """none; flip (horizontal, the study's Default distribution); strong (the challenge winner's list)."""
+    transpose: float | None = Field(None, ge=0, le=1)
+    """Probability of swapping rows and columns. strong: 0.5"""
+    horizontal_flip: float | None = Field(None, ge=0, le=1)
+    """Probability. flip, strong: 0.5"""
+    vertical_flip: float | None = Field(None, ge=0, le=1)
+    """Probability. strong: 0.5"""
+    brightness_probability: float | None = Field(None, ge=0, le=1)
+    """strong: 0.75"""
+    brightness: float | None = Field(None, ge=0, lt=1)
+    """Largest change, as a share. strong: 0.2"""
+    contrast_probability: float | None = Field(None, ge=0, le=1)
+    """strong: 0.75"""
+    contrast: float | None = Field(None, ge=0, lt=1)
+    """Largest change, as a share, about the image's mean grey. strong: 0.2"""
+    blur_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of one of motion blur, median, Gaussian blur and noise. strong: 0.7"""
+    blur_size: int | None = Field(None, ge=3, le=9)
+    """Largest kernel, pixels of the stored image, odd. strong: 5"""
+    noise: float | None = Field(None, ge=0, le=60)
+    """Largest standard deviation of the noise, of 255 levels. strong: 5.5"""
+    distortion_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of one of optical, grid and elastic distortion. strong: 0.7"""
+    optical: float | None = Field(None, ge=0, le=0.3)
+    """Largest radial stretch at the middle of an edge, as a share. strong: 0.15"""
+    grid: float | None = Field(None, ge=0, lt=1)
+    """Largest change of width of a fifth of the image, as a share. strong: 0.3"""
+    elastic: float | None = Field(None, ge=0, le=0.1)
+    """Largest displacement of a control point, as a share of the side. strong: 0.05"""
+    clahe_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of contrast-limited adaptive histogram equalisation of the luma. strong: 0.7"""
+    clahe: float | None = Field(None, ge=1, le=40)
+    """Largest clip limit; drawn from 1 up. strong: 4.0"""
+    colour_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of a change of hue, saturation and value. strong: 0.5"""
+    hue: float | None = Field(None, ge=0, le=180)
+    """Largest turn of the hue, degrees. strong: 20.0"""
+    saturation: float | None = Field(None, ge=0, le=1)
+    """Largest change, as a share. strong: 0.2"""
+    value: float | None = Field(None, ge=0, lt=1)
+    """Largest change, as a share. strong: 0.05"""
+    affine_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of a shift, scaling and rotation. strong: 0.85"""
+    shift: float | None = Field(None, ge=0, le=0.5)
+    """Largest shift, as a share of the side, in each direction. strong: 0.1"""
+    scale: float | None = Field(None, ge=0, lt=1)
+    """Largest change of size, as a share. strong: 0.1"""
+    rotate: float | None = Field(None, ge=0, le=180)
+    """Largest rotation, degrees. strong: 15.0"""
+    cutout_probability: float | None = Field(None, ge=0, le=1)
+    """Probability of one black square (coarse dropout). strong: 0.7"""
+    cutout: float | None = Field(None, ge=0, lt=1)
+    """Side of the square, as a share of the image's. strong: 0.375"""
+
+    def settings(self) -> dict[str, float]:
+        """Every field but the preset with its number: the given one, else the preset's, else one that changes nothing.
+
+        An effect whose strength is given where the preset has no probability for it stays off until that is given too.
+        """
+        neutral = {"blur_size": 3, "clahe": 1.0}
+        given = self.model_dump(exclude={"preset"}, exclude_none=True)
+        values = {name: neutral.get(name, 0.0) for name in type(self).model_fields if name != "preset"}
+        return values | AUGMENT_PRESETS[self.preset] | given

@@ -1,14 +1,15 @@
 """A run is a folder: the names of its files, its record, its log. Every verb that makes something makes such a folder.
 
-    config.yaml       the resolved config, itself a valid recipe
-    environment.json  versions, platform, the command
-    log.txt           what the terminal said
-    done.json         written last; a folder without it is unfinished
+config.yaml       the resolved config, itself a valid recipe
+environment.json  versions, platform, the command
+log.txt           what the terminal said
+done.json         written last; a folder without it is unfinished
 """
 
 import logging
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import lesionforge
 from lesionforge.config import Config, to_yaml
 from lesionforge.errors import BadInput
-from lesionforge.files import PARTIAL, read_json, write_json, write_whole
+from lesionforge.files import PARTIAL, disk_errors, read_json, write_json, write_whole
+from lesionforge.recipe import read_recipe
 
 log = logging.getLogger("lesionforge")
 
@@ -71,7 +71,7 @@ def already_done(out: Path, config: Config) -> bool:
         return False
     if not (out / CONFIG).is_file():
         raise BadInput(f"{out} exists and is not a run folder (no {CONFIG} in it); name another folder with --out")
-    differences = differing_keys(yaml.safe_load((out / CONFIG).read_text()), config)
+    differences = differing_keys(read_recipe(out / CONFIG).settings, config)
     if differences:
         listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differences)
         raise BadInput(f"{out} holds a run of another config ({listed}); name another --out, or delete that folder")
@@ -119,6 +119,33 @@ def require_done(folder: Path, verb: str) -> None:
     if not (folder / DONE).is_file():
         raise BadInput(f"{folder}: unfinished or not made by `lesionforge {verb}` (no {DONE}); run that command again")
     read_json(folder / DONE)
+
+
+@contextmanager
+def started(out: Path, verb: str, config: Config) -> Iterator[Callable[[], None]]:
+    """A run folder that is worked in over several commands: made and recorded if it is new, its log open.
+
+    Yields `keep`, to be called once everything that can be refused was looked at: before that, an error takes a new
+    folder away again, so that a mended command finds its place free.
+    """
+    is_new = not (out / CONFIG).exists()
+    kept = False
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        if is_new:
+            record(out, verb, config)
+        with logged(out):
+            yield keep
+    except BaseException:
+        if is_new and not kept:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 @contextmanager

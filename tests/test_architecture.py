@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lesionforge"
 
 # Room -> floor. An import may only go to a lower floor, or stay in its own room.
 FLOORS = {"ground": 1, "data": 2, "classifier": 3, "evaluation": 3, "cli": 5}
-GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "metrics", "bootstrap"}
+GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap"}
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict"},

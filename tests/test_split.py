@@ -155,7 +155,7 @@ def test_leave_one_institution_out(tmp_path: Path) -> None:
 
 
 def test_patient_of_two_institutions_is_moved_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    samples = fabricated(30, seed=5)
+    samples = fabricated(30, seed=5, institutions=4)
     first = samples["patient_id"] == "IP_0000000"
     assert first.sum() > 4
     moved = pl.Series(first.to_numpy() & (np.arange(len(samples)) < 2))
@@ -167,6 +167,15 @@ def test_patient_of_two_institutions_is_moved_and_counted(tmp_path: Path, caplog
     assert "2 images are of a patient, lesion or identical image of another institution" in caplog.text
     joined = parts_and_patients(samples, tmp_path / "split")
     assert joined.filter(patient_id="IP_0000000")["fold"].unique().to_list() == [0]
+
+
+def test_institution_without_malignant_images(tmp_path: Path) -> None:
+    """Every third patient has malignant ones, and every third is of Hospital 0."""
+    store = store_of(tmp_path / "store", fabricated(30, seed=5, institutions=3))
+    with pytest.raises(
+        BadInput, match=r"fold 1: 0 malignant, \d+ benign, Hospital 1; .*--institutions; the others are"
+    ):
+        split(SplitConfig(store=store, out=tmp_path / "split", by="institution"))
 
 
 def test_institution_without_attribution(tmp_path: Path) -> None:
@@ -198,7 +207,9 @@ def test_given_file_that_leaks_is_refused_unless_allowed(tmp_path: Path, caplog:
     parts = np.array(["train", "val"])[np.arange(len(samples)) % 2]
     pl.DataFrame({"image_id": samples["image_id"], "part": parts}).write_csv(tmp_path / "leaky.csv")
     config = SplitConfig(store=store, out=tmp_path / "split", by="file", file=tmp_path / "leaky.csv")
-    with pytest.raises(BadInput, match=r"between its parts: \d+ patients, 0 lesions, 1 identical images; .*--allow-leaks"):
+    with pytest.raises(
+        BadInput, match=r"between its parts: \d+ patients, 0 lesions, 1 identical images; .*--allow-leaks"
+    ):
         split(config)
     assert not (tmp_path / "split").exists()
     split(config.model_copy(update={"allow_leaks": True}))
@@ -213,7 +224,9 @@ def test_unknown_patients_need_a_decision(tmp_path: Path, caplog: pytest.LogCapt
     )
     store = store_of(tmp_path / "store", hidden)
     num = int((samples["target"] == 0).sum())
-    with pytest.raises(BadInput, match=rf"{num} of \d+ images have no patient_id.*--by file.*--unknown-patients each-image"):
+    with pytest.raises(
+        BadInput, match=rf"{num} of \d+ images have no patient_id.*--by file.*--unknown-patients each-image"
+    ):
         split(SplitConfig(store=store, out=tmp_path / "split"))
     split(SplitConfig(store=store, out=tmp_path / "split", unknown_patients="each-image"))
     report = json.loads((tmp_path / "split/leaks.json").read_text())
@@ -334,7 +347,7 @@ def test_majority() -> None:
 
 
 def challenge() -> tuple[np.ndarray, np.ndarray]:
-    """Patients and targets in the challenge's numbers: 401,059 images, 1,042 patients, 259 with 1 to 14 malignancies."""
+    """Patients and targets in the challenge's numbers: 259 of 1,042 patients have 1 to 14 malignant images."""
     rng = np.random.default_rng(0)
     weight = rng.lognormal(0, 1.1, 1042)
     sizes = 15 + rng.multinomial(401_059 - 15 * 1042, weight / weight.sum())

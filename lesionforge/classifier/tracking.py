@@ -15,7 +15,7 @@ from lesionforge.files import write_whole
 class Tracker:
     """Writes rows of numbers; a resumed run first forgets what came after its checkpoint."""
 
-    def __init__(self, folder: Path, first_step: int, wandb: str, project: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, first_step: int, wandb: str, project: str, recipe: dict[str, Any]) -> None:
         self.path = folder / run.METRICS
         kept = [row for row in read_metrics(self.path) if row["step"] <= first_step]
         with write_whole(self.path, "w") as file:
@@ -23,7 +23,7 @@ class Tracker:
         self.file = open(self.path, "a")  # noqa: SIM115 (open for the life of the tracker)
         # purge_step drops the events of steps that will be done again
         self.tensorboard = SummaryWriter(str(folder / run.TENSORBOARD), purge_step=first_step + 1)
-        self.wandb = start_wandb(wandb, project, folder, config) if wandb != "off" else None
+        self.wandb = start_wandb(wandb, project, folder, recipe) if wandb != "off" else None
 
     def write(self, step: int, **numbers: float | int | None) -> None:
         """One row. Nothing that differs between two runs of one recipe (times, speeds) belongs here."""
@@ -58,9 +58,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def start_wandb(mode: str, project: str, folder: Path, config: dict[str, Any]) -> Any:
+def start_wandb(mode: str, project: str, folder: Path, recipe: dict[str, Any]) -> Any:
     try:
         import wandb
     except ModuleNotFoundError as error:
         raise BadInput("track.wandb: wandb is not installed; pip install 'lesionforge[wandb]', or leave it off") from error
-    return wandb.init(mode=mode, project=project, dir=folder, name=folder.name, config=config)
+    return wandb.init(mode=mode, project=project, dir=folder, name=folder.name, config=recipe)

@@ -18,6 +18,7 @@ from lesionforge.files import read_json, write_json
 from lesionforge.progress import in_words, progress
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     from lesionforge.data.store import Store
@@ -129,11 +130,7 @@ def train(config: TrainConfig) -> None:
     from lesionforge.data import loader, sampler
 
     started = time.monotonic()
-    config.out.mkdir(parents=True, exist_ok=True)
-    with run.logged(config.out), run.stop_signals() as stop_signal:
-        if not (config.out / run.CONFIG).exists():
-            run.record(config.out, "train", config)
-
+    with run.started(config.out, "train", config) as keep, run.stop_signals() as stop_signal:
         # Data: the mix is drawn once; val is real and whole.
         stores, mix, val = read_data(config)
         targets = mix[tables.TARGET].to_numpy()
@@ -146,7 +143,7 @@ def train(config: TrainConfig) -> None:
                 "or raise data.samples_per_epoch"
             )
 
-        def order_of(epoch: int) -> "sampler.Order":
+        def order_of(epoch: int) -> "np.ndarray":
             if config.data.sampler == "balanced":
                 return sampler.balanced_order(targets, num_samples, config.data.batch_size, config.seed, epoch)
             return sampler.shuffle_order(len(mix), num_samples, config.seed, epoch)
@@ -169,9 +166,13 @@ def train(config: TrainConfig) -> None:
             log.info("going on at step %d of %d", learner.step, num_steps)
         log.info("%s on %s, %d steps of %d images", learner, accelerator.device, num_steps, config.data.batch_size)
 
+        keep()
+
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
         with (
-            tracking.Tracker(config.out, first_step, config.track, config.model_dump(mode="json")) as tracker,
+            tracking.Tracker(
+                config.out, first_step, config.track.wandb, config.track.project, config.model_dump(mode="json")
+            ) as tracker,
             progress("training", num_steps - first_step, "steps") as advance,
         ):
             while learner.step < num_steps:
@@ -207,14 +208,14 @@ def train(config: TrainConfig) -> None:
                         log.warning("stopped at step %d of %d; the same command goes on", learner.step, num_steps)
                         raise SystemExit(128 + number)
 
-        seen = sampler.distinct_seen([order_of(epoch) for epoch in range(config.optim.epochs)], targets)
-        log.info("saw %s", seen)
+        num_seen, num_benign = sampler.distinct_seen(map(order_of, range(config.optim.epochs)), targets == 0)
+        log.info("saw %s of %s distinct benign images of the mix", f"{num_seen:,}", f"{num_benign:,}")
         sha256 = checkpoint.save_tensors(config.out / run.WEIGHTS, learner.weights())
         learner.seconds = earlier_seconds + time.monotonic() - started
         run.mark_done(
             config.out, weights_sha256=sha256, weights_epoch=learner.best_epoch or config.optim.epochs,
-            model=built.facts(), num_steps=num_steps, skipped_steps=learner.bad_steps, seen=seen,
-            seconds=round(learner.seconds, 1),
+            model=built.facts(), num_steps=num_steps, skipped_steps=learner.bad_steps, benign_seen=num_seen,
+            benign=num_benign, seconds=round(learner.seconds, 1),
         )  # fmt: skip
         shutil.rmtree(config.out / run.CHECKPOINTS, ignore_errors=True)  # only an unfinished run needs them
         log.info("%s: finished in %s", config.out, in_words(learner.seconds))
@@ -242,7 +243,8 @@ def read_data(config: TrainConfig) -> "tuple[list[Store], pl.DataFrame, pl.DataF
     if config.val_every and val.is_empty():
         raise BadInput(f"{config.data.split} has no part val to score; set val_every to 0")
     if not (config.out / run.MIX).exists():
-        mix = draw_mix(part_of(samples, split, tables.TRAIN), [store.samples() for store in stores[1:]], config.data.mix)
+        synthetic = [store.samples() for store in stores[1:]]
+        mix = draw_mix(part_of(samples, split, tables.TRAIN), synthetic, **config.data.mix.model_dump())
         tables.write_table(config.out / run.MIX, mix)
     mix = tables.read_table(config.out / run.MIX)
     return stores, mix, val

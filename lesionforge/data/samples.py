@@ -14,7 +14,6 @@ from pathlib import Path
 
 import polars as pl
 
-from lesionforge.data.sources import without_extension
 from lesionforge.data.store import MEASURED_COLUMNS
 from lesionforge.errors import BadInput
 from lesionforge.tables import (
@@ -39,7 +38,6 @@ log = logging.getLogger("lesionforge")
 
 SAFE_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.() -]{0,199}$"  # nothing that is a path
 LIKENESS = 0.8  # difflib's ratio from which two column names are taken for one misspelt, our choice
-LINE, VALUE, OTHER = "line", "value", "other"  # columns of no file
 
 
 def read_samples(
@@ -78,7 +76,11 @@ def read_samples(
 
 def samples_of_ids(image_ids: Sequence[str]) -> pl.DataFrame:
     """Samples of images without any table: neither patients nor targets are known."""
-    unknown = [pl.lit(None, pl.String).alias(PATIENT_ID), pl.lit(None, pl.Int8).alias(TARGET), pl.lit(REAL).alias(SOURCE)]
+    unknown = [
+        pl.lit(None, pl.String).alias(PATIENT_ID),
+        pl.lit(None, pl.Int8).alias(TARGET),
+        pl.lit(REAL).alias(SOURCE),
+    ]
     return pl.DataFrame({IMAGE_ID: image_ids}).with_columns(unknown)
 
 
@@ -99,12 +101,20 @@ def read_one(
     if table.height == 0:
         problems.append("no rows, expected one per image")
 
-    image = find_column(table, image_column, IMAGE_ID_NAMES, "--image-column", problems, secondary)
-    patient = find_column(table, patient_column, PATIENT_ID_NAMES, "--patient-column", problems, secondary)
-    target = find_column(table, target_column, TARGET_NAMES, "--target-column", problems, secondary)
-    problems += missing_columns(table, image, target, patient, unlabelled or secondary)
+    challenge = sum(name in table.columns for name in TEST_COLUMNS) > len(TEST_COLUMNS) / 2
+    test = challenge and not any(name in table.columns for name in TRAIN_ONLY_COLUMNS)
+    image = find_column(table, image_column, IMAGE_ID_NAMES, "--image-column", True, secondary, problems)
+    patient = find_column(
+        table, patient_column, PATIENT_ID_NAMES, "--patient-column", challenge and not secondary, secondary, problems
+    )
+    needs_target = not (unlabelled or secondary or test)
+    target = find_column(table, target_column, TARGET_NAMES, "--target-column", needs_target, secondary, problems)
+    if target is None and test and not secondary:
+        log.info("%s: no column %s, read as the challenge's test table: targets are unknown", path, TARGET)
     if target is not None and unlabelled:
         problems.append(f"column {target} holds targets; leave out --unlabelled, or take the column out")
+    if challenge:
+        problems += renamed_columns(table.columns, path)
 
     if image is not None:
         problems += problems_of_ids(table[image])
@@ -117,7 +127,9 @@ def read_one(
         columns[name] = numbers_of(table[name], problems)
     if problems:
         counted = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise BadInput(f"{path}: {counted} found; mend the table, or name its columns by the flags:{in_lines(problems)}")
+        raise BadInput(
+            f"{path}: {counted} found; mend the table, or name its columns by the flags:{in_lines(problems)}"
+        )
 
     given = {IMAGE_ID: image, PATIENT_ID: patient}
     table = with_free_names(table, [name for name in (image, patient, target) if name is not None], path)
@@ -132,22 +144,25 @@ def find_column(
     asked: str | None,
     known: Sequence[str],
     flag: str,
-    problems: list[str],
+    required: bool,
     secondary: bool,
+    problems: list[str],
 ) -> str | None:
-    """The column that was asked for, or the first known one; None with a problem noted where one looks misspelt."""
+    """The column that was asked for, or the first known one; None, with a problem noted, where that is a mistake."""
+    found = next((name for name in known if name in table.columns), None)
     if asked is not None and asked in table.columns:
         return asked
-    found = next((name for name in known if name in table.columns), None)
-    if asked is not None and not (secondary and found):
-        like = difflib.get_close_matches(asked, table.columns, 1, LIKENESS)
-        meant = f"; did you mean {like[0]}?" if like else f"; found {in_short(table.columns, 8)}"
-        problems.append(f"no column {asked} ({flag}){meant}")
+    if asked is not None and not (secondary and found):  # a flag may name a column of the other table
+        like = look_alike([asked], table.columns)
+        meant = f"; did you mean {like}?" if like else f"; found {in_short(table.columns, 8)}"
+        problems.append(f"no column {asked}, which {flag} names{meant}")
         return None
     if found is None:
         like = look_alike(known, [name for name in table.columns if name not in TRAIN_COLUMNS])
         if like is not None:
-            problems.append(f"no column {known[0]}; did you mean {like}? rename it, or say {flag} {like}")
+            problems.append(f"no column {known[0]}; did you mean {like}? rename it, or say {flag} {like!r}")
+        elif required:
+            problems.append(f"no column {known[0]}; name it by {flag}; found {in_short(table.columns, 8)}")
     return found
 
 
@@ -159,3 +174,102 @@ def look_alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
         if like:
             return plain[like[0]]
     return None
+
+
+def renamed_columns(columns: Sequence[str], path: Path) -> list[str]:
+    """Columns of the challenge that are there under another name; those that are just not there are logged."""
+    essential = (*IMAGE_ID_NAMES, *TARGET_NAMES, *PATIENT_ID_NAMES)  # find_column speaks of these
+    missing = [name for name in TEST_COLUMNS if name not in columns and name not in essential]
+    unknown = [name for name in columns if name not in TRAIN_COLUMNS]
+    likes = {name: like for name in missing if (like := look_alike([name], unknown)) is not None}
+    gone = [name for name in missing if name not in likes]
+    if gone:
+        log.warning("%s: %d of the challenge's columns are not there: %s", path, len(gone), in_short(gone))
+    return [f"no column {name}; did you mean {like}? rename it" for name, like in likes.items()]
+
+
+def problems_of_ids(ids: pl.Series) -> list[str]:
+    """Missing, unsafe and repeated image ids."""
+    problems = rows_where(ids, ids.is_null(), "have no image id")
+    problems += rows_where(ids, ~ids.str.contains(SAFE_ID), "hold an id that is no plain name, such as a path")
+    return problems + rows_where(ids, ids.is_duplicated() & ids.is_not_null(), "hold an id that is given twice")
+
+
+def rows_where(values: pl.Series, chosen: pl.Series, what: str) -> list[str]:
+    """`column isic_id: 2 rows hold an id that is given twice (line 2: ISIC_1, line 3: ISIC_1)`, or nothing."""
+    rows = chosen.fill_null(False).arg_true()
+    if len(rows) == 0:
+        return []
+    shown = [f"line {row + 2}: {values[row]!r}" for row in rows.head(5).to_list()]  # the header is line 1
+    more = ", ..." if len(rows) > len(shown) else ""
+    counted = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    return [f"column {values.name}: {counted} {what} ({', '.join(shown)}{more})"]
+
+
+def targets_of(values: pl.Series, malignant_values: Sequence[str], problems: list[str]) -> pl.Series:
+    """Int8 targets of a text column: 0 and 1, or whether the value is one of `malignant_values`."""
+    values = values.str.strip_chars()
+    problems += rows_where(values, values.is_null(), "have no target")
+    if malignant_values:
+        found = values.drop_nulls().unique(maintain_order=True).to_list()
+        unseen = [value for value in malignant_values if value not in found]
+        if unseen:
+            problems.append(
+                f"column {values.name}: no row holds {', '.join(unseen)}, which --malignant-values names; "
+                f"found {in_short(found, 12)}"
+            )
+        return values.is_in(list(malignant_values)).cast(pl.Int8)
+    numbers = values.cast(pl.Float64, strict=False)
+    wrong = values.is_not_null() & ~numbers.is_in([0.0, 1.0]).fill_null(False)
+    problems += rows_where(values, wrong, "hold something else than 0 or 1; see --malignant-values")
+    return numbers.set(wrong, None).cast(pl.Int8)
+
+
+def numbers_of(values: pl.Series, problems: list[str]) -> pl.Series:
+    """Float64 of a column that holds numbers in the challenge's files."""
+    numbers = values.cast(pl.Float64, strict=False) if values.dtype != pl.Boolean else values.cast(pl.String)
+    if numbers.dtype == pl.String:
+        problems.append(f"column {values.name}: true and false, expected numbers")
+        return numbers
+    problems += rows_where(values, values.is_not_null() & numbers.is_null(), "hold something else than a number")
+    return numbers
+
+
+def with_free_names(table: pl.DataFrame, used: Sequence[str], path: Path) -> pl.DataFrame:
+    """The table with its own columns out of the way of the store's (`source`, `width`, ...)."""
+    taken = (IMAGE_ID, PATIENT_ID, TARGET, SOURCE, *MEASURED_COLUMNS)
+    renamed = {name: f"{name}_in_table" for name in table.columns if name in taken and name not in used}
+    if renamed:
+        log.info("%s: renamed %s", path, ", ".join(f"{old} to {new}" for old, new in renamed.items()))
+    return table.rename(renamed)
+
+
+def with_metadata(samples: pl.DataFrame, others: pl.DataFrame, ground_truth: Path, metadata: Path) -> pl.DataFrame:
+    """The samples with the columns of `others` where it has the image, null elsewhere; says how many.
+
+    Raises:
+        BadInput: no image in common, or the two tables disagree on a target.
+    """
+    if TARGET in others.columns:
+        both = samples.select(IMAGE_ID, TARGET).join(others.select(IMAGE_ID, OTHER=TARGET), on=IMAGE_ID)
+        differing = both.filter(pl.col(TARGET) != pl.col("OTHER"))[IMAGE_ID].to_list()
+        if differing:
+            raise BadInput(
+                f"{metadata}: {len(differing):,} images have another target than in {ground_truth}: "
+                f"{in_short(differing)}; one of the two tables is wrong"
+            )
+    num_known = others.join(samples, on=IMAGE_ID, how="semi").height
+    if num_known == 0:
+        raise BadInput(
+            f"{metadata}: none of its {others.height:,} ids (such as {others[IMAGE_ID][0]}) is in {ground_truth} "
+            f"(such as {samples[IMAGE_ID][0]}); give the tables of one data set"
+        )
+    if num_known < samples.height:
+        missing = samples.height - num_known
+        log.warning(
+            "%s: %s of %s images have no row, their columns are null", metadata, f"{missing:,}", f"{samples.height:,}"
+        )
+    if num_known < others.height:
+        log.info("%s: %s of its rows are not in %s, left out", metadata, f"{others.height - num_known:,}", ground_truth)
+    shared = [name for name in others.columns if name in samples.columns and name != IMAGE_ID]
+    return samples.join(others.drop(shared), on=IMAGE_ID, how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Where encoded images are read from, by id: an HDF5 file in the challenge's layout, or a folder of JPEG and PNG files."""
+"""Where encoded images are read from, by id: an HDF5 file in the challenge's layout, or a folder of JPEGs and PNGs."""
 
 import os
 from collections.abc import Iterator

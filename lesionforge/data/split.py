@@ -72,12 +72,12 @@ def split(config: SplitConfig) -> None:
         table, held_out = table_by(config, samples)
         report = parts.leak_report(samples, table)
         leaky = config.by == "image" or any(report["shared"].values())
-        refuse_one_class(report)
+        for name, institution in held_out.items():
+            report["parts"][name]["institution"] = institution
+        refuse_one_class(report, config.by)
         if config.by != "image" and leaky and not config.allow_leaks:
             refuse_leaks(report, config)
         report = {"name": name_of(config, table, leaky), "by": by_name(config, leaky), "leaky": leaky, **report}
-        for name, institution in held_out.items():
-            report["parts"][name]["institution"] = institution
         warn(config, report)
         tables.write_table(folder / run.SPLIT, table)
         files.write_json(folder / run.LEAKS, report)
@@ -195,7 +195,7 @@ def refuse_unknown_patients(config: SplitConfig, samples: "pl.DataFrame") -> Non
         )
 
 
-def refuse_one_class(report: dict[str, Any]) -> None:
+def refuse_one_class(report: dict[str, Any], by: str) -> None:
     from lesionforge.data.parts import ALWAYS_TRAINED_ON
 
     bad = {name: part for name, part in report["parts"].items() if not (part["malignant"] and part["benign"])}
@@ -203,9 +203,14 @@ def refuse_one_class(report: dict[str, Any]) -> None:
         bad.pop(ALWAYS_TRAINED_ON, None)  # others are trained on beside it
     if bad:
         listed = "; ".join(
-            f"{name}: {part['malignant']:,} malignant, {part['benign']:,} benign" for name, part in bad.items()
+            f"{name}: {part['malignant']:,} malignant, {part['benign']:,} benign"
+            + (f", {part['institution']}" if "institution" in part else "")
+            for name, part in bad.items()
         )
-        raise BadInput(f"a part without both classes ({listed}); ask for fewer or other parts, or prepare more images")
+        cure = "ask for fewer or larger parts, or prepare more images"
+        if by == "institution":
+            cure = "name those that have both with --institutions; the others are then trained on in every fold"
+        raise BadInput(f"a part without both classes ({listed}); {cure}")
 
 
 def refuse_leaks(report: dict[str, Any], config: SplitConfig) -> None:

@@ -208,12 +208,16 @@ class Store:
 
         table = self.samples([OFFSET, SIZE])
         start, size = table[OFFSET].to_numpy(), table[SIZE].to_numpy()
-        inside = len(table) and start.min() >= 0 and size.min() > 0 and (start + size).max() <= description["images_size"]
+        inside = (
+            len(table) and start.min() >= 0 and size.min() > 0 and (start + size).max() <= description["images_size"]
+        )
         if table.height != description["num_images"] or not inside:
             raise BadInput(f"{path / run.SAMPLES}: does not fit {self.images_path}; make the store anew")
         with open(self.images_path, "rb") as file:
             self.bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self.start, self.end = memoryview(start.copy()), memoryview(start + size)  # indexed faster than numpy
+        # memoryviews of int64: indexed at half the cost of numpy arrays
+        self.start = memoryview(start.tobytes()).cast("q")
+        self.end = memoryview((start + size).tobytes()).cast("q")
 
     def __len__(self) -> int:
         return len(self.start)
@@ -236,7 +240,9 @@ class Store:
         except pl.exceptions.ColumnNotFoundError as error:
             found = pl.read_parquet_schema(path)
             missing = [name for name in columns or () if name not in found]
-            raise BadInput(f"{path}: no column {', '.join(missing)}; it has {in_short(list(found), most=60)}") from error
+            raise BadInput(
+                f"{path}: no column {', '.join(missing)}; it has {in_short(list(found), most=60)}"
+            ) from error
         except (pl.exceptions.PolarsError, OSError) as error:
             raise BadInput(f"{path}: cannot be read ({error}); make the store anew") from error
 

@@ -64,7 +64,7 @@ def evaluate(config: EvaluateConfig) -> None:
         chosen = choose_threshold(config, parts)
         found: dict[str, Any] = {}
         for part, table in parts.items():
-            found[part] = scoring.score_part(table, part, chosen["value"], config.num_replicates, config.seed)
+            found[part] = scoring.score_part(table, chosen["value"], config.num_replicates, config.seed)
             found[part][tables.THRESHOLD] = threshold_for(part, chosen)
         name = name_of(config)
         result = {tables.RUN: name, "sources": sources, "parts": found, "disclaimer": DISCLAIMER}
@@ -94,21 +94,21 @@ def read_inputs(config: EvaluateConfig) -> tuple[dict[str, str], dict[str, "pl.D
     from lesionforge import tables
     from lesionforge.evaluation import predictions
 
+    paths = {"threshold_from": config.threshold_from, "truth": config.truth}
     if config.run is not None:
         found = predictions.read_parts(config.run)
-        paths = [path for path, _ in found.values()]
+        paths |= {f"predictions of {part}": path for part, (path, _) in found.items()}
         parts = {part: table for part, (_, table) in found.items()}
     else:
         assert config.predictions is not None
-        paths = [config.predictions]
+        paths["predictions"] = config.predictions
         table = predictions.read_predictions(config.predictions)
         by_part = table.partition_by(tables.PART, as_dict=True, maintain_order=True)
         parts = {str(part or config.predictions.stem): rows for (part,), rows in by_part.items()}
-    paths += [path for path in (config.threshold_from, config.truth) if path is not None]
-    for path in paths:
-        if not path.is_file():
+    for path in paths.values():
+        if path is not None and not path.is_file():
             raise BadInput(f"{path}: no such file")
-    return {path.name: files.sha256_of_file(path) for path in paths}, parts
+    return {name: files.sha256_of_file(path) for name, path in sorted(paths.items()) if path is not None}, parts
 
 
 def refuse_changed_inputs(out: Path, sources: dict[str, str]) -> None:
@@ -140,48 +140,58 @@ def scorable_parts(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> 
 
 
 def choose_threshold(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> dict[str, Any]:
-    """The threshold and where it is from; its value is None where there is nothing to choose it on."""
+    """The threshold, its rule and what it was chosen on; the value is None where there are no val predictions."""
     from lesionforge import metrics, tables
     from lesionforge.evaluation import predictions
 
     rule = config.threshold_rule
     if isinstance(rule, float):
-        return {"value": rule, "rule": "given", "chosen_on": None}
+        return {"value": rule, "rule": "given", "chosen_on": None, "in_sample": False}
     if config.threshold_from is not None:
-        table, chosen_on = predictions.read_predictions(config.threshold_from), config.threshold_from.name
-        if tables.VAL in (named := table[tables.PART].unique()):
-            table = table.filter(table[tables.PART] == tables.VAL)
-        elif named.is_not_null().any():
-            raise BadInput(
-                f"{config.threshold_from}: found no val rows (part: {', '.join(named.drop_nulls().sort())}); thresholds are chosen on val"
-            )
+        table, chosen_on = val_rows(config.threshold_from), config.threshold_from.name
         predictions.require_scorable(table, str(config.threshold_from))
-        for part, scored in parts.items():
-            shared = scored[tables.IMAGE_ID].is_in(table[tables.IMAGE_ID].implode()).sum()
-            if shared and part != tables.VAL:
-                raise BadInput(
-                    f"{config.threshold_from}: shares {shared:,} images with the part {part}; choose the threshold on val "
-                    "predictions, never on the lesions that are scored with it"
-                )
     elif tables.VAL in parts:
         table, chosen_on = parts[tables.VAL], tables.VAL
     else:
-        return {"value": None, "rule": rule, "chosen_on": None}
+        return {"value": None, "rule": rule, "chosen_on": None, "in_sample": False}
+    in_sample = False
+    for part, scored in parts.items():
+        shared = scored[tables.IMAGE_ID].is_in(table[tables.IMAGE_ID].implode()).sum()
+        if shared and part != tables.VAL:
+            raise BadInput(
+                f"part {part}: shares {shared:,} images with {chosen_on}, on which the threshold is chosen; choose it "
+                "on val predictions, never on the lesions that are scored with it, or give a number"
+            )
+        in_sample |= shared > 0
     value = metrics.choose_threshold(table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy(), rule)
-    return {"value": value, "rule": rule, "chosen_on": chosen_on}
+    return {"value": value, "rule": rule, "chosen_on": chosen_on, "in_sample": in_sample}
+
+
+def val_rows(path: Path) -> "pl.DataFrame":
+    """The rows of val; all of them where the file does not say."""
+    from lesionforge import tables
+    from lesionforge.evaluation import predictions
+
+    table = predictions.read_predictions(path)
+    parts = table[tables.PART].unique().drop_nulls().sort().to_list()
+    if not parts:
+        return table
+    if tables.VAL not in parts:
+        raise BadInput(f"{path}: found the part {tables.in_short(parts)}, expected val; thresholds are chosen on val")
+    return table.filter(table[tables.PART] == tables.VAL)
 
 
 def threshold_for(part: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The chosen threshold with a sentence on how much it may be trusted on this part."""
+    """The chosen threshold with a sentence on where it is from."""
     from lesionforge import tables
 
-    in_sample = chosen["chosen_on"] is not None and part == tables.VAL
     if chosen["value"] is None:
         how = "none"
     elif chosen["chosen_on"] is None:
         how = f"{chosen['value']:.6g}, given"
     else:
         how = f"{chosen['value']:.6g}, rule {chosen['rule']} on {chosen['chosen_on']}"
+    in_sample = chosen["in_sample"] and part == tables.VAL
     if in_sample:
         how += "; chosen on these very lesions, so the scores at the threshold flatter"
     return {**chosen, "in_sample": in_sample, "how": how}

@@ -26,9 +26,7 @@ LABELS = {
 }
 
 
-def score_part(
-    table: pl.DataFrame, part: str, threshold: float | None, num_replicates: int, seed: int
-) -> dict[str, Any]:
+def score_part(table: pl.DataFrame, threshold: float | None, num_replicates: int, seed: int) -> dict[str, Any]:
     """Every score of a part's predictions with interval, counts, and what a reader must know beside them."""
     targets, scores = table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy()
     patients = patient_numbers(table).to_numpy()
@@ -116,12 +114,13 @@ def notes_on_retrieval(targets: np.ndarray, patients: np.ndarray, found: dict[st
     if found[metrics.TOP_15].estimate is None:
         return []
     lesions = np.bincount(patients)
-    certain = np.count_nonzero(lesions[patients[targets == 1]] <= metrics.RETRIEVED_PER_PATIENT)
+    malignant = targets == 1
+    certain = np.count_nonzero(lesions[patients[malignant]] <= metrics.RETRIEVED_PER_PATIENT)
     if not certain:
         return []
     return [
-        f"top-15 retrieval: {certain:,} of {np.count_nonzero(targets == 1):,} malignant lesions are of patients with "
-        "at most 15 lesions, which any score retrieves"
+        f"top-15 retrieval: {certain:,} of {np.count_nonzero(malignant):,} malignant lesions are of patients with at "
+        "most 15 lesions, which any score retrieves"
     ]
 
 

@@ -39,27 +39,25 @@ def submit(config: SubmitConfig) -> None:
     from lesionforge.evaluation import predictions
 
     source = predictions_file(config)
-    for path in (source, config.sample_submission):
-        if not path.is_file():
-            raise BadInput(
-                f"{path}: no such file; {'predict the test part first' if path == source else 'give the path of the file'}"
-            )
-    digests = {path.name: files.sha256_of_file(path) for path in (source, config.sample_submission)}
+    if not source.is_file():
+        raise BadInput(f"{source}: no such file; make it with `lesionforge predict` on the challenge's test store")
+    scores = predictions.read_predictions(source)
+    sample = predictions.read_sample_submission(config.sample_submission)
+    submission = in_sample_order(sample, scores, source, config.sample_submission)
+    digests = {
+        "predictions": files.sha256_of_file(source),
+        "sample_submission": files.sha256_of_file(config.sample_submission),
+    }
     if run.already_done(config.out, config):
         if files.read_json(config.out / run.DONE)["sources"] != digests:
-            raise BadInput(f"{config.out}: made from other files of these names; delete it, or name another --out")
+            raise BadInput(f"{config.out}: made from files that have changed since; delete it, or name another --out")
         return
-    sample = predictions.read_sample_submission(config.sample_submission)
-    scores = predictions.read_predictions(source)
-    submission = in_sample_order(sample, scores, source, config.sample_submission)
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
         run.record(folder, "submit", config)
         tables.write_table(folder / run.SUBMISSION, submission)
         require_written(folder / run.SUBMISSION, submission)
         run.mark_done(folder, num_images=len(submission), sources=digests)
-    print(
-        f"{len(submission):,} rows, scores {submission['target'].min():.6g} to {submission['target'].max():.6g}: {config.out / run.SUBMISSION}"
-    )
+    print(f"{len(submission):,} rows in the order of {config.sample_submission.name}: {config.out / run.SUBMISSION}")
 
 
 def predictions_file(config: SubmitConfig) -> Path:
@@ -103,5 +101,6 @@ def require_written(path: Path, submission: "pl.DataFrame") -> None:
     """Read the file back: the ids, their order and every bit of the scores must be those that were written."""
     from lesionforge import tables
 
-    if not tables.read_table(path).equals(submission):
+    written = tables.read_table(path)
+    if not written.cast({tables.ISIC_ID: submission[tables.ISIC_ID].dtype}).equals(submission):
         raise RuntimeError(f"{path}: differs from what was written to it")
