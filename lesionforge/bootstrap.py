@@ -19,7 +19,7 @@ from lesionforge import metrics
 from lesionforge.metrics import Floats
 
 LEVEL = 0.95
-NUMBERS_AT_ONCE = 4_000_000  # 32 MB of float64: replicates are computed in pieces of this size
+NUMBERS_AT_ONCE = 4_000_000  # 32 MB of float64: the matrices are worked through in pieces of this size
 
 
 class Estimate(NamedTuple):
@@ -32,10 +32,15 @@ class Estimate(NamedTuple):
 
 
 class CountTable(NamedTuple):
-    """Counts of lesions by kind of cluster (K: each known patient, then each place of unknown patients' lesions)."""
+    """Counts of lesions by kind of cluster (K: each known patient, then each place of unknown patients' lesions).
 
-    counts: Floats  # (K, C) lesions of each cluster in the columns that are in use
-    columns: NDArray[np.int64]  # (C,) of 3G + 1: malignant on cut 0..G-1, then benign at place 0..2G
+    E entries, sorted by place; a place is one of 3G + 1: malignant on cut 0..G-1, then benign below cut 0, on cut 0,
+    between cuts 0 and 1, on cut 1, ..., above all cuts.
+    """
+
+    num_lesions: Floats  # (E,) above 0
+    kind: NDArray[np.int64]  # (E,)
+    place: NDArray[np.int64]  # (E,)
     num_clusters: Floats  # (K,) how many clusters are of this kind; 1 for a patient
     retrieved: Floats | None  # (K,) malignant lesions among the patient's 15 highest; None where a patient is unknown
     num_cuts: int  # G
@@ -68,9 +73,9 @@ def estimates(
 
 def clusters_by_class(table: CountTable) -> tuple[int, int]:
     """How many clusters hold a malignant lesion, and how many a benign one."""
-    is_malignant = table.columns < table.num_cuts
-    holds = [table.counts[:, columns].any(axis=1) for columns in (is_malignant, ~is_malignant)]
-    malignant, benign = (int(table.num_clusters[held].sum()) for held in holds)
+    is_malignant = table.place < table.num_cuts
+    kinds = [np.unique(table.kind[held]) for held in (is_malignant, ~is_malignant)]
+    malignant, benign = (int(table.num_clusters[kind].sum()) for kind in kinds)
     return malignant, benign
 
 
@@ -96,33 +101,34 @@ def count(
     num_cuts = len(cuts)
     above = np.searchsorted(cuts, scores, side="left")  # (N,) the first cut that is not below the score
     on = np.append(cuts, np.nan)[above] == scores
-    column = np.where(malignant, above, num_cuts + 2 * above + on)  # (N,)
-    columns, column = np.unique(column, return_inverse=True)
+    place = np.where(malignant, above, num_cuts + 2 * above + on)  # (N,)
 
     known = patients >= 0
     num_patients = int(patients.max(initial=-1)) + 1
-    cell = patients[known] * len(columns) + column[known]
-    of_patients = np.bincount(cell, minlength=num_patients * len(columns)).reshape(num_patients, len(columns))
-    at_column = np.bincount(column[~known], minlength=len(columns))
-    alone = np.flatnonzero(at_column)
-    counts = np.concatenate([of_patients, np.eye(len(columns))[alone]]).astype(np.float64)
-    num_clusters = np.concatenate([np.ones(num_patients), at_column[alone]])
-
-    if not of_patients.any(axis=1).all():
+    at_place = np.bincount(place[~known], minlength=3 * num_cuts + 1)
+    alone = np.flatnonzero(at_place)  # each is a kind of its own
+    num_clusters = np.concatenate([np.ones(num_patients), at_place[alone]])
+    num_kinds = len(num_clusters)
+    cell, in_cell = np.unique(place[known] * num_kinds + patients[known], return_counts=True)
+    cell = np.concatenate([cell, alone * num_kinds + num_patients + np.arange(len(alone))])
+    order = np.argsort(cell)
+    num_lesions = np.concatenate([in_cell.astype(np.float64), np.ones(len(alone))])[order]
+    place, kind = np.divmod(cell[order], num_kinds)
+    if len(np.unique(kind)) < num_kinds:
         raise ValueError(f"patients must be numbered from 0 without gaps; found {num_patients} with some unused")
     retrieved: Floats | None = None
     if known.all():
         found = metrics.retrieved(malignant, scores, patients)
         retrieved = np.bincount(patients[malignant], found, num_patients).astype(np.float64)
     cut = None if threshold is None else int(np.searchsorted(cuts, threshold))
-    return CountTable(counts, columns, num_clusters, retrieved, num_cuts, cut)
+    return CountTable(num_lesions, kind, place, num_clusters, retrieved, num_cuts, cut)
 
 
 def replicate(table: CountTable, num_replicates: int, seed: int) -> dict[str, Floats]:
     """Each score in each replicate, (R,); NaN where it is undefined."""
     rng = np.random.default_rng(seed)
     num_clusters = int(table.num_clusters.sum())
-    at_once = max(1, NUMBERS_AT_ONCE // max(table.counts.shape))
+    at_once = max(1, NUMBERS_AT_ONCE // max(len(table.num_clusters), 3 * table.num_cuts + 1))
     pieces = []
     for start in range(0, num_replicates, at_once):
         size = min(at_once, num_replicates - start)
@@ -134,7 +140,14 @@ def replicate(table: CountTable, num_replicates: int, seed: int) -> dict[str, Fl
 def scores_of(table: CountTable, drawn: Floats) -> dict[str, Floats]:
     """Each score of resamples in which kind k was drawn `drawn[:, k]` times, (R, K) -> (R,)."""
     total = np.zeros((len(drawn), 3 * table.num_cuts + 1))
-    total[:, table.columns] = drawn @ table.counts  # sums of whole numbers: exact, whatever the order of adding
+    used, column = np.unique(table.place, return_inverse=True)
+    width = max(1, NUMBERS_AT_ONCE // drawn.shape[1])
+    for first in range(0, len(used), width):
+        places = used[first : first + width]
+        entries = slice(*np.searchsorted(column, [first, first + len(places)]))
+        counts = np.zeros((drawn.shape[1], len(places)))
+        counts[table.kind[entries], column[entries] - first] = table.num_lesions[entries]
+        total[:, places] = drawn @ counts  # sums of whole numbers: exact, whatever the order of adding
     malignant, benign = np.split(total, [table.num_cuts], axis=1)  # (R, G), (R, 2G + 1)
     running = np.cumsum(benign, axis=1)
     below, equal = running[:, 0:-1:2], benign[:, 1::2]

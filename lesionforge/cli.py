@@ -26,6 +26,7 @@ log = logging.getLogger("lesionforge")
 # Nothing is sent anywhere unless the user asks for it.
 ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_MODE": "offline"}
 
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -172,31 +173,39 @@ def build_app(with_options: Iterable[str]) -> "cyclopts.App":
 
 
 def options_of(config_class: "type[Config]") -> Any:
-    """A function with one keyword-only parameter a field, so that cyclopts shows each section as a group."""
+    """A function with one keyword-only parameter a field, however deep; each section is a group of the help.
+
+    cyclopts could walk the classes itself, but reads their source for docstrings that pydantic has read already, which
+    doubles the time of --help.
+    """
     import cyclopts
     from pydantic import BaseModel
 
-    first = cyclopts.Group("Options", sort_key=0)
-    parameters = []
+    parameters: list[inspect.Parameter] = []
 
-    def add(name: str, kind: Any, default: Any, **settings: Any) -> None:
-        annotation = Annotated[
-            kind, cyclopts.Parameter(**{"negative_iterable": (), "show_default": as_typed, **settings})
-        ]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+    def add(key: str, kind: Any, default: Any, **settings: Any) -> None:
+        name = "--" + key.replace("_", "-")
+        option = cyclopts.Parameter(**{"name": name, "negative_iterable": (), "show_default": as_typed, **settings})
+        kind = Annotated[kind, option]
+        parameters.append(inspect.Parameter(f"p{len(parameters)}", KEYWORD_ONLY, default=default, annotation=kind))
 
-    for order, (name, field) in enumerate(config_class.model_fields.items(), start=1):
-        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            about = " ".join((kind.__doc__ or "").split())
-            add(name, kind, default, group=cyclopts.Group(name, help=about, sort_key=order))
-        else:
-            add(name, kind, default, group=first, help=field.description)
-    last = cyclopts.Group("Recipe", sort_key=99)
-    add("recipe", str | None, None, group=last, help=RECIPE_HELP, completer=complete_recipe)
+    def add_section(section: type[BaseModel], prefix: str, group: cyclopts.Group) -> None:
+        for name, field in section.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                about = " ".join((kind.__doc__ or "").split())
+                add_section(
+                    kind, f"{prefix}{name}.", cyclopts.Group(f"{prefix}{name}", help=about, sort_key=len(parameters))
+                )
+            else:
+                default = (
+                    inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+                )
+                add(f"{prefix}{name}", kind, default, group=group, help=field.description)
+
+    add_section(config_class, "", cyclopts.Group("Options", sort_key=-1))
+    last = cyclopts.Group("Recipe", sort_key=len(parameters))
+    add("recipe", str, "", group=last, help=RECIPE_HELP, completer=complete_recipe, show_default=False)
     add("show", bool, False, group=last, help=SHOW_HELP, negative=(), show_default=False)
 
     def options(**_: Any) -> None: ...
@@ -237,10 +246,9 @@ def read_flags(name: str, words: Sequence[str]) -> dict[str, tuple[tuple[str, ..
         try:
             argument, keys, implied = arguments.match(option)
         except ValueError:
-            known = [*resolve.known_keys(config_class_of(name)), "recipe", "show"]
-            nearest = resolve.nearest_key(option.removeprefix("--").replace("-", "_"), known)
-            nearest = nearest.replace("did you mean ", "did you mean --").replace("_", "-")
-            raise BadInput(f"unknown option {option}{nearest}") from None
+            known = [known.name.removeprefix("--") for known in arguments]
+            nearest = resolve.nearest_key(option.removeprefix("--").replace("_", "-"), known)
+            raise BadInput(f"unknown option {option}{nearest.replace('mean ', 'mean --')}") from None
         key = (*argument.name.removeprefix("--").replace("-", "_").split("."), *keys)
         values: list[str] = [attached] if equals else []
         if isinstance(implied, bool):

@@ -34,9 +34,13 @@ def to_yaml(config: Config) -> str:
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes text that either YAML 1.1 or 1.2 would read as a number, a date or a truth value."""
+    """Quotes text that either YAML 1.1 or 1.2 would read as a number, a date or a truth value; lists in brackets."""
+
+    def in_brackets(self, values: list[Any]) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
 
 
+Dumper.add_representer(list, Dumper.in_brackets)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"(?:{INTEGER.pattern})\Z"), list("-+0123456789"))
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{FLOAT.pattern})\Z"), list("-+.0123456789"))
 
@@ -73,9 +77,10 @@ class MixConfig(Config):
     """Another seed draws other images; with one seed a smaller draw is part of a larger one."""
 
 
-# The winner's list of the challenge, STUDY.md; strengths in its units where it states them. Hue, saturation and value are
-# its (10, 20, 10) of OpenCV's 8-bit HSV: 20 degrees, a fifth of a skin's saturation of about 100, a twentieth of its
-# value of about 200. Its optical, grid and elastic strengths suit no small lesion crop: ours are our choice.
+# strong: the challenge winner's list, with its numbers where it states them. Its hue, saturation and value are
+# (10, 20, 10) in OpenCV's 8-bit HSV: 20 degrees, a fifth of a skin's saturation of about 100, a twentieth of its value
+# of about 200. Its optical and grid distortion (1.0) would tear a small crop, its elastic one (alpha 3) does nothing;
+# so these three strengths are our choice.
 AUGMENT_PRESETS: dict[str, dict[str, float]] = {
     "none": {},
     "flip": {"horizontal_flip": 0.5},
@@ -113,8 +118,8 @@ class AugmentConfig(Config):
     """Largest change, as a share, about the image's mean grey. strong: 0.2"""
     blur_probability: float | None = Field(None, ge=0, le=1)
     """Probability of one of motion blur, median, Gaussian blur and noise. strong: 0.7"""
-    blur_size: int | None = Field(None, ge=3, le=9)
-    """Largest kernel, pixels of the stored image, odd. strong: 5"""
+    blur_size: Literal[3, 5, 7, 9] | None = None
+    """Largest kernel, odd, pixels of the stored image. strong: 5"""
     noise: float | None = Field(None, ge=0, le=60)
     """Largest standard deviation of the noise, of 255 levels. strong: 5.5"""
     distortion_probability: float | None = Field(None, ge=0, le=1)

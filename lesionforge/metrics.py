@@ -27,7 +27,6 @@ TOP_15, TRIAGE = "top_15_retrieval", "triage_per_malignancy"
 ACCURACY, RECALL, SPECIFICITY, PRECISION, F1 = "accuracy", "recall", "specificity", "precision", "f1"
 AT_THRESHOLD = (ACCURACY, RECALL, SPECIFICITY, PRECISION, F1)
 SCORES = (PAUC, ROC_AUC, AVERAGE_PRECISION, SENSITIVITY_AT_90, SENSITIVITY_AT_95, TOP_15, TRIAGE, *AT_THRESHOLD)
-FEWER_IS_BETTER = (TRIAGE,)
 
 YOUDEN, BEST_F1, SENSITIVITY_80 = "youden", "f1", "sensitivity_80"  # rules that choose a threshold
 

@@ -56,12 +56,14 @@ def resolve(config_class: type[C], recipe: Recipe | None, flags: Mapping[str, tu
 def flag_value(config_class: type[Config], option: str, key: Key, words: Sequence[str]) -> Any:
     """The value that a flag's words mean for its field: as YAML reads them, else as text."""
     read = [scalar(word) for word in words]
-    candidates = [read, list(words)] if len(words) != 1 else [read[0], words[0], read, list(words)]
+    candidates: list[Any] = [read, list(words)]
+    if len(words) == 1:  # a list in brackets, one value, or a list of one
+        candidates = [read[0], words[0]] if isinstance(read[0], list) else [read[0], words[0], read, list(words)]
     refused = [problems(config_class, nested(key, value)) for value in candidates]
     for value, found in zip(candidates, refused, strict=True):
         if not found:
             return value
-    takes_list = any("a list" in problem.text for problem in refused[0]) and len(words) == 1
+    takes_list = len(candidates) == 4 and any("a list" in problem.text for problem in refused[0])
     problem = refused[2 if takes_list else 0][0]
     if problem.text == UNKNOWN:
         raise BadInput(f"{option}: unknown key {'.'.join(problem.key)}")

@@ -153,10 +153,13 @@ def logged(folder: Path) -> Iterator[None]:
     """Keep what is logged in the block in the folder's log.txt too, with times."""
     handler = logging.FileHandler(folder / LOG)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
     log.addHandler(handler)
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))  # a caller's silence does not empty the record
     try:
         yield
     finally:
+        log.setLevel(level)
         log.removeHandler(handler)
         handler.close()
 
@@ -209,7 +212,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         log.warning("%s: saving, then stopping; once more stops at once", signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers

@@ -10,7 +10,7 @@ Column names are spelled here and nowhere else.
 import os
 import re
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -90,10 +90,14 @@ PATIENT_ID_NAMES = (PATIENT_ID,)
 NULL_VALUES = ("", "NA")  # one reader for all: pandas reads "NA" as null, polars as text
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, text: Sequence[str] = ()) -> pl.DataFrame:
+def read_table(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    types: Mapping[str, type[pl.DataType]] | None = None,
+) -> pl.DataFrame:
     """Read a Parquet file, or a CSV file with every column as text except where polars is sure over the whole file.
 
-    The columns of `text`, where the file has them, are text even if they look like numbers ("0012" keeps its zeros).
+    The columns of `types`, where the file has them, get that type whatever they look like ("0012" keeps its zeros).
 
     Raises:
         BadInput: no such file, empty, not a table, or a column of `columns` is missing.
@@ -105,9 +109,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None, text: Sequence[
     try:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
-            table = table.cast({name: pl.String for name in text if name in table.columns})
+            table = table.cast({name: type_ for name, type_ in (types or {}).items() if name in table.columns})
         else:
-            types = dict.fromkeys(text, pl.String)
             table = pl.read_csv(path, null_values=list(NULL_VALUES), infer_schema_length=None, schema_overrides=types)
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).strip().splitlines()[0]

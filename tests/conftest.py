@@ -63,7 +63,9 @@ def blob(rng: np.random.Generator, malignant: bool) -> bytes:
     size = int(rng.integers(40, 64))
     image = np.clip(rng.normal((225, 180, 160), 6, (size, size, 3)), 0, 255).astype(np.uint8)
     radius = int(rng.normal(13 if malignant else 9, 2))
-    cv2.circle(image, (size // 2, size // 2), max(radius, 3), [int(v) for v in rng.normal(90 if malignant else 120, 20, 3)], -1)
+    cv2.circle(
+        image, (size // 2, size // 2), max(radius, 3), [int(v) for v in rng.normal(90 if malignant else 120, 20, 3)], -1
+    )
     return cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()
 
 

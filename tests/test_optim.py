@@ -1,5 +1,7 @@
 """The schedule's shape, what is not decayed, and an optimizer that goes on after a save."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ def test_schedule_warms_up_peaks_and_ends_at_the_minimum() -> None:
     assert rates[0] == pytest.approx(1e-4)  # a tenth of the peak: the first of ten warm-up steps
     assert rates[9] == rates[10] == 1e-3  # the peak ends the warm-up and begins the cosine
     assert rates[99] == pytest.approx(1e-5)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_schedule_is_torchs_cosine() -> None:

@@ -8,7 +8,7 @@ import pytest
 from lesionforge import run
 from lesionforge.data.parts import check_ids, leak_report, part_of, read_split, read_split_name
 from lesionforge.errors import BadInput
-from lesionforge.files import write_json
+from lesionforge.files import sha256_of_file, write_json
 
 IDS = [f"ISIC_{i:07d}" for i in range(6)]
 SAMPLES = pl.DataFrame(
@@ -40,12 +40,23 @@ def test_the_same_split_from_csv_parquet_and_folder(tmp_path: Path) -> None:
     written(folder / run.SPLIT, image_id=IDS, part=PARTS)
     with pytest.raises(BadInput, match="unfinished"):
         read_split(folder)
-    run.mark_done(folder)
+    run.mark_done(folder, split_sha256=sha256_of_file(folder / run.SPLIT))
     for path in (csv, parquet, folder):
         assert read_split(path).rows() == list(zip(IDS, PARTS, strict=True))
     write_json(folder / run.LEAKS, {"name": "5 folds by patient, seed 0"})
     assert read_split_name(folder) == "5 folds by patient, seed 0"
     assert read_split_name(csv) == "given file a.csv"
+
+
+def test_a_poisoned_split_folder_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / run.SPLIT, image_id=IDS, part=PARTS)
+    run.mark_done(tmp_path, split_sha256=sha256_of_file(tmp_path / run.SPLIT))
+    written(tmp_path / run.SPLIT, image_id=IDS, part=["train", "val", *PARTS[2:]])
+    with pytest.raises(BadInput, match="changed since `lesionforge split` wrote it; make the split anew"):
+        read_split(tmp_path)
+    (tmp_path / run.SPLIT).unlink()
+    with pytest.raises(BadInput, match="missing, or changed"):
+        read_split(tmp_path)
 
 
 def test_a_fold_is_val_and_the_others_train(tmp_path: Path) -> None:
@@ -70,7 +81,7 @@ def test_a_fold_is_val_and_the_others_train(tmp_path: Path) -> None:
         ({"image_id": IDS, "part": PARTS, "fold": [0] * 6}, "expected one of image_id or isic_id, and one of part"),
         ({"image_id": [*IDS[:5], IDS[0]], "part": PARTS}, "1 ids stand in it more than once: ISIC_0000000"),
         ({"image_id": [*IDS[:5], None], "part": PARTS}, "1 rows without an id"),
-        ({"image_id": IDS, "part": ["valid", None, *PARTS[2:5], "Test"]}, "3 rows with a part that is not one of train, val"),
+        ({"image_id": IDS, "part": ["valid", None, *PARTS[2:5], "Test"]}, "3 rows with a part that is not one of"),
         ({"image_id": IDS, "fold": [0, 1, 3, 0, 1, 3]}, "without gaps and at least two, found 0, 1, 3"),
         ({"image_id": IDS, "fold": [0] * 6}, "at least two, found 0"),
         ({"image_id": IDS, "fold": [0, 1, -2, 0, 1, 2]}, "column fold must hold whole numbers from 0"),

@@ -143,6 +143,7 @@ def test_leave_one_institution_out(tmp_path: Path) -> None:
     joined = parts_and_patients(samples, tmp_path / "split")
     assert joined.select("fold", "attribution").unique().sort("fold").rows() == [(k, f"Hospital {k}") for k in range(4)]
     report = json.loads((tmp_path / "split/leaks.json").read_text())
+    assert report["name"] == "4 folds by institution"
     assert report["parts"]["fold 2"]["institution"] == "Hospital 2"
 
     config = SplitConfig(store=store, out=tmp_path / "one", by="institution", institutions=("Hospital 3",))
@@ -213,7 +214,8 @@ def test_given_file_that_leaks_is_refused_unless_allowed(tmp_path: Path, caplog:
         split(config)
     assert not (tmp_path / "split").exists()
     split(config.model_copy(update={"allow_leaks": True}))
-    assert json.loads((tmp_path / "split/leaks.json").read_text())["by"] == "file (leaky)"
+    report = json.loads((tmp_path / "split/leaks.json").read_text())
+    assert (report["by"], report["name"]) == ("file (leaky)", "by file (leaky), leaky.csv")
     assert "LEAKY SPLIT by file (leaky)" in caplog.text
 
 
@@ -231,6 +233,7 @@ def test_unknown_patients_need_a_decision(tmp_path: Path, caplog: pytest.LogCapt
     split(SplitConfig(store=store, out=tmp_path / "split", unknown_patients="each-image"))
     report = json.loads((tmp_path / "split/leaks.json").read_text())
     assert report["images_of_unknown_patients"] == num
+    assert report["name"] == f"5 folds by patient (patient unknown for {num} images), seed 0"
     assert f"cannot be checked for {num} images" in caplog.text
     assert report["shared"]["patients"] == 0
 

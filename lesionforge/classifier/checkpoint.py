@@ -27,7 +27,9 @@ class Checkpoint(NamedTuple):
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors under `name.`, without it."""
-        return {key.removeprefix(f"{name}."): value for key, value in self.tensors.items() if key.startswith(f"{name}.")}
+        return {
+            key.removeprefix(f"{name}."): value for key, value in self.tensors.items() if key.startswith(f"{name}.")
+        }
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:

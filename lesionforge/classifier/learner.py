@@ -111,7 +111,7 @@ class Learner:
         log.warning("step %d skipped: loss %g, gradient norm %g", self.step, loss, norm)
         if self.bad_in_a_row >= MAX_BAD_STEPS:
             raise BadInput(
-                f"{MAX_BAD_STEPS} steps in a row had a loss or gradient that is not finite; weights are as before them. "
+                f"{MAX_BAD_STEPS} steps in a row had a loss or gradient that is not finite; the weights are as before. "
                 f"Lower optim.lr or look at the images of the last batch: {', '.join(image_ids)}"
             )
 
@@ -144,7 +144,9 @@ class Learner:
     def keep_if_best(self, pauc: float, epoch: int) -> None:
         if pauc > self.best_pauc:
             self.best_pauc, self.best_epoch = pauc, epoch
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in (self.ema or self.raw.state_dict()).items()}
+            self.best = {
+                name: tensor.detach().cpu().clone() for name, tensor in (self.ema or self.raw.state_dict()).items()
+            }
 
     def weights(self) -> Tensors:
         """The weights that count: the best where they were kept, else the average, else the last."""

@@ -77,10 +77,12 @@ def build_model(
     name, default_size = FAMILIES.get(name, (name, None))
     if not timm.is_model(name.split(".")[0]):
         raise BadInput(f"model.name: timm {timm.__version__} has no model {name!r}{did_you_mean(name)}")
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
-        raise BadInput(f"model.name: {name!r} has an unknown weights tag; timm has {tags}")
+        raise BadInput(f"model.name: {name!r} has an unknown weights tag; timm has {tags}") from error
+    assert config is not None  # allow_unregistered=False
     size = image_size or default_size or config.input_size[-1]
     arguments: dict[str, Any] = {"num_classes": 1, **(timm_args or {})}
     if config.fixed_input_size and size != config.input_size[-1]:
@@ -89,6 +91,7 @@ def build_model(
         model = timm.create_model(name, **arguments, **weights_arguments(name, weights, config))
     except Exception as error:
         raise cannot_build(error, short_name, weights, size) from error
+    refuse_cut_patches(model, short_name, size)
     data = timm.data.resolve_model_data_config(model)
     if weights not in (HUB, RANDOM):
         weights = f"file {Path(weights).name}"
@@ -122,7 +125,9 @@ def cannot_build(error: Exception, name: str, weights: str, size: int) -> BadInp
     if isinstance(error, TypeError):
         return BadInput(f"model.timm_args: {name} does not take them ({first_line})")
     if weights == HUB:
-        return BadInput(f"model.weights: the pretrained weights of {name} cannot be had from the hub ({first_line}); {cure}")
+        return BadInput(
+            f"model.weights: the pretrained weights of {name} cannot be had from the hub ({first_line}); {cure}"
+        )
     if weights != RANDOM:
         return BadInput(f"model.weights: {weights} does not fit {name} ({first_line}); {cure}")
     return BadInput(f"model {name} cannot be built at {size} px ({first_line}); choose another data.image_size")
@@ -133,6 +138,18 @@ def did_you_mean(name: str) -> str:
 
     close = get_close_matches(name.split(".")[0], [*FAMILIES, *timm.list_models()], n=3)
     return f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists all"
+
+
+def refuse_cut_patches(model: nn.Module, name: str, size: int) -> None:
+    """timm would leave the last pixels of each row and column unseen, without a word."""
+    patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    patch = patch_size[0] if isinstance(patch_size, tuple) else patch_size
+    if isinstance(patch, int) and size % patch:
+        below = size - size % patch
+        raise BadInput(
+            f"data.image_size: {name} sees patches of {patch} px, and {size} is no multiple of it; "
+            f"use {below} or {below + patch}"
+        )
 
 
 def check_forward(built: Built) -> None:

@@ -53,7 +53,11 @@ def predict(config: PredictConfig) -> None:
         done = read_json(config.run / run.DONE)
         trained = yaml.safe_load((config.run / run.CONFIG).read_text())
         store = open_store(config.store or Path(trained["data"]["store"]))
-        todo = whole_store(store.samples(), config.name) if config.store else parts_of_run(config, trained, store.samples())
+        todo = (
+            whole_store(store.samples(), config.name)
+            if config.store
+            else parts_of_run(config, trained, store.samples())
+        )
 
         torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
         built = model.rebuild(done["model"])
@@ -83,7 +87,9 @@ def predict(config: PredictConfig) -> None:
                     )  # fmt: skip
                     write_predictions(shard, some, part, logits)
                     if (number := stop_signal()) is not None:
-                        log.warning("stopped at %d of %d images; the same command goes on", first + len(some), len(table))
+                        log.warning(
+                            "stopped at %d of %d images; the same command goes on", first + len(some), len(table)
+                        )
                         raise SystemExit(128 + number)
             join_shards(shards, path, made_from)
             log.info("%s: %s images scored", path, f"{len(table):,}")
@@ -95,7 +101,7 @@ def parts_of_run(config: PredictConfig, trained: dict[str, Any], samples: "pl.Da
 
     split = read_split(Path(trained["data"]["split"]), trained["data"]["fold"])
     found = {part: part_of(samples, split, part) for part in config.parts}
-    todo = {part: table for part, table in found.items() if len(table)}
+    todo: dict[str, pl.DataFrame] = {part: table for part, table in found.items() if len(table)}
     if not todo:
         raise BadInput(f"parts: the split {trained['data']['split']} has none of {', '.join(config.parts)}")
     return todo

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -15,7 +15,14 @@ from lesionforge.files import write_whole
 class Tracker:
     """Writes rows of numbers; a resumed run first forgets what came after its checkpoint."""
 
-    def __init__(self, folder: Path, first_step: int, wandb: str, project: str, recipe: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        wandb: Literal["off", "offline", "online"],
+        project: str,
+        recipe: dict[str, Any],
+    ) -> None:
         self.path = folder / run.METRICS
         kept = [row for row in read_metrics(self.path) if row["step"] <= first_step]
         with write_whole(self.path, "w") as file:
@@ -44,7 +51,7 @@ class Tracker:
         self.file.close()
         self.tensorboard.close()
         if self.wandb is not None:
-            self.wandb.finish(exit_code=0 if error is None else 1, quiet=True)
+            self.wandb.finish(exit_code=0 if error is None else 1)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -58,9 +65,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def start_wandb(mode: str, project: str, folder: Path, recipe: dict[str, Any]) -> Any:
+def start_wandb(mode: Literal["offline", "online"], project: str, folder: Path, recipe: dict[str, Any]) -> Any:
     try:
         import wandb
     except ModuleNotFoundError as error:
-        raise BadInput("track.wandb: wandb is not installed; pip install 'lesionforge[wandb]', or leave it off") from error
+        raise BadInput(
+            "track.wandb: wandb is not installed; pip install 'lesionforge[wandb]', or leave it off"
+        ) from error
     return wandb.init(mode=mode, project=project, dir=folder, name=folder.name, config=recipe)

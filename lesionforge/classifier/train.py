@@ -59,7 +59,7 @@ class ModelConfig(Config):
     """Mean of the normalisation, RGB in [0, 1]; none takes the weights' own."""
     std: tuple[float, float, float] | None = None
     """Standard deviation of the normalisation; none takes the weights' own."""
-    timm_args: dict[str, Any] = {}
+    timm_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's constructor, e.g. --model.timm_args.drop_path_rate 0.1."""
 
 
@@ -127,7 +127,7 @@ def train(config: TrainConfig) -> None:
     from lesionforge import metrics, tables
     from lesionforge.classifier import checkpoint, inference, model, optim, tracking
     from lesionforge.classifier.learner import Learner
-    from lesionforge.data import loader, sampler
+    from lesionforge.data import augment, loader, sampler
 
     started = time.monotonic()
     with run.started(config.out, "train", config) as keep, run.stop_signals() as stop_signal:
@@ -142,6 +142,9 @@ def train(config: TrainConfig) -> None:
                 f"data.batch_size: {config.data.batch_size} is more than the {len(mix)} images of the mix; lower it, "
                 "or raise data.samples_per_epoch"
             )
+
+        augmentation = augment.build_augmentation(config.augment)
+        decoded: dict[int, np.ndarray] | None = {} if config.hardware.cache_decoded else None
 
         def order_of(epoch: int) -> "np.ndarray":
             if config.data.sampler == "balanced":
@@ -178,8 +181,8 @@ def train(config: TrainConfig) -> None:
             while learner.step < num_steps:
                 epoch, first_batch = divmod(learner.step, steps_per_epoch)
                 for batch in loader.load_batches(
-                    stores, mix, order_of(epoch), config.data.batch_size, built.image_size, config.augment,
-                    config.seed, epoch, config.hardware.loader_threads, first_batch,
+                    stores, mix, order_of(epoch), config.data.batch_size, built.image_size, augmentation,
+                    config.seed, epoch, config.hardware.loader_threads, first_batch, decoded,
                 ):  # fmt: skip
                     # schedule, then forward, backward and step
                     lr = optim.lr_at(
@@ -189,7 +192,11 @@ def train(config: TrainConfig) -> None:
                     advance(1)
                     # log and evaluate
                     if learner.step % steps_per_epoch == 0:
-                        row = {"epoch": epoch + 1, "lr": lr, "train_loss": learner.mean_loss(steps_per_epoch)}
+                        row: dict[str, Any] = {
+                            "epoch": epoch + 1,
+                            "lr": lr,
+                            "train_loss": learner.mean_loss(steps_per_epoch),
+                        }
                         if config.val_every and ((epoch + 1) % config.val_every == 0 or learner.step == num_steps):
                             logits = learner.score(stores, val, config.data.batch_size, config.hardware.loader_threads)
                             row["val_pauc"] = metrics.pauc(val[tables.TARGET].to_numpy(), logits)

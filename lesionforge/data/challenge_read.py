@@ -20,6 +20,7 @@ from lesionforge.tables import in_lines, in_short
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_IMAGE_BYTES = 10 * 2**20  # our choice; the challenge's crops have 1-30 kB
 NOT_CONTIGUOUS = -1  # the offset of an image that is chunked, compressed or compact: only HDF5 itself can read it
+CACHE_BYTES = 2 * 2**20
 STEP = 1000  # images between two signs of progress
 
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what h5py raises at damaged objects
@@ -86,7 +87,9 @@ def open_hdf5(path: Path) -> h5py.File:
         found = "an empty file" if length == 0 else f"a file of {length:,} bytes without the HDF5 signature"
         raise BadInput(f"{path}: not an HDF5 file (found {found}); name the challenge's train-image.hdf5 or a folder")
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
+        limit_cache(file)
+        return file
     except HDF5_ERRORS as error:
         reason = str(error)
         if "truncated" in reason:
@@ -96,32 +99,44 @@ def open_hdf5(path: Path) -> h5py.File:
         raise BadInput(f"{path}: a damaged HDF5 file ({reason}); fetch it again") from error
 
 
+def limit_cache(file: h5py.File) -> None:
+    """Keep HDF5's metadata cache at a tenth of what it grows to: each object is visited once, in the file's order."""
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size, cache.initial_size = True, CACHE_BYTES
+    cache.min_size, cache.max_size = CACHE_BYTES, CACHE_BYTES
+    file.id.set_mdc_config(cache)
+
+
 def read_index(file: h5py.File, path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """(image_ids, offset, size) of every image, after checking every link and every dataset.
 
     Raises:
         BadInput: lists all that is no image: soft and external links, groups, virtual datasets, ...
     """
-    links: list[tuple[bytes, int]] = []
+    image_ids: list[str] = []
+    problems: dict[str, list[str]] = {}
+
+    def add(name: bytes, info: h5l.LinkInfo) -> None:
+        image_id = name.decode(errors="replace")
+        if info.type != h5l.TYPE_HARD:
+            problems.setdefault(LINKS.get(info.type, "user-defined link"), []).append(image_id)
+        else:
+            image_ids.append(image_id)
+
     try:
-        file.id.links.iterate(lambda name, info: links.append((name, info.type)), info=True)
+        file.id.links.iterate(add, info=True)
     except HDF5_ERRORS as error:
         raise BadInput(f"{path}: a damaged HDF5 file, its list of images cannot be read ({error})") from error
-    if not links:
+    if not image_ids and not problems:
         raise BadInput(f"{path}: the HDF5 file holds no images")
 
-    image_ids: list[str] = []
-    offset, size = np.empty(len(links), np.int64), np.empty(len(links), np.int64)
-    problems: dict[str, list[str]] = {}
-    with progress("reading the HDF5 index", len(links)) as advance:
-        for row, (name, link) in enumerate(links):
+    offset, size = np.zeros(len(image_ids), np.int64), np.zeros(len(image_ids), np.int64)
+    with progress("reading the HDF5 index", len(image_ids)) as advance:
+        for row, image_id in enumerate(image_ids):
             try:
-                if link != h5l.TYPE_HARD:
-                    raise NotAnImage(LINKS.get(link, "user-defined link"))
-                offset[row], size[row] = place_of(file, name)
+                offset[row], size[row] = place_of(file, image_id.encode())
             except NotAnImage as problem:
-                problems.setdefault(str(problem), []).append(name.decode(errors="replace"))
-            image_ids.append(name.decode(errors="replace"))
+                problems.setdefault(str(problem), []).append(image_id)
             if row % STEP == STEP - 1:
                 advance(STEP)
     if problems:

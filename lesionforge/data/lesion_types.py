@@ -34,21 +34,21 @@ class Type(NamedTuple):
 # Benign shares: our choice, nevi most of all. Malignant shares: the 265 malignant rows of the permissive part.
 TYPES = (
     #    name                     y  weight  diam  asym  bord  vari   mel  haem  blue scale  halo  soft nevus
-    Type("common nevus",          0, 0.500,  2.9, 0.25, 0.28, 0.22, 0.27, 0.08, 0.01, 0.01, 0.00, 0.60,  1.0),
-    Type("atypical nevus",        0, 0.110,  4.4, 0.42, 0.42, 0.45, 0.32, 0.10, 0.02, 0.01, 0.01, 0.80,  2.0),
-    Type("solar lentigo",         0, 0.160,  3.4, 0.45, 0.50, 0.22, 0.16, 0.04, 0.00, 0.02, 0.00, 0.80, -4.0),
-    Type("seborrheic keratosis",  0, 0.080,  4.8, 0.35, 0.40, 0.38, 0.28, 0.06, 0.03, 0.20, 0.01, 0.45, -5.0),
-    Type("dermal nevus",          0, 0.060,  3.4, 0.22, 0.22, 0.25, 0.12, 0.16, 0.00, 0.02, 0.01, 0.90, -1.0),
-    Type("angioma",               0, 0.035,  2.2, 0.22, 0.25, 0.20, 0.10, 0.60, 0.04, 0.00, 0.01, 0.35, -7.0),
-    Type("actinic keratosis",     0, 0.055,  3.8, 0.45, 0.45, 0.35, 0.07, 0.17, 0.00, 0.25, 0.05, 1.10, -8.0),
-    Type("nodular basal",         1, 0.310,  4.4, 0.45, 0.42, 0.48, 0.08, 0.28, 0.04, 0.14, 0.06, 0.80, -7.0),
-    Type("superficial basal",     1, 0.130,  5.8, 0.52, 0.50, 0.45, 0.05, 0.24, 0.01, 0.20, 0.05, 1.20, -8.0),
-    Type("squamous in situ",      1, 0.160,  5.2, 0.48, 0.50, 0.45, 0.07, 0.26, 0.01, 0.36, 0.06, 1.00, -8.0),
-    Type("squamous invasive",     1, 0.070,  5.8, 0.48, 0.48, 0.55, 0.08, 0.32, 0.02, 0.50, 0.10, 0.80, -8.0),
-    Type("melanoma in situ",      1, 0.200,  6.0, 0.55, 0.55, 0.60, 0.38, 0.10, 0.07, 0.03, 0.01, 0.70, -1.5),
-    Type("melanoma invasive",     1, 0.130,  6.8, 0.60, 0.58, 0.68, 0.48, 0.14, 0.14, 0.06, 0.04, 0.60, -1.5),
+    Type("common nevus",          0, 0.480,  3.0, 0.28, 0.30, 0.24, 0.34, 0.07, 0.02, 0.01, 0.00, 1.10,  1.0),
+    Type("atypical nevus",        0, 0.110,  4.6, 0.44, 0.44, 0.44, 0.38, 0.09, 0.03, 0.01, 0.00, 1.30,  2.0),
+    Type("solar lentigo",         0, 0.150,  3.6, 0.46, 0.48, 0.28, 0.20, 0.05, 0.00, 0.02, 0.00, 1.30, -4.0),
+    Type("seborrheic keratosis",  0, 0.080,  4.8, 0.40, 0.42, 0.40, 0.34, 0.07, 0.04, 0.16, 0.01, 0.80, -5.0),
+    Type("dermal nevus",          0, 0.075,  3.4, 0.28, 0.28, 0.32, 0.14, 0.14, 0.02, 0.05, 0.03, 1.40, -1.0),
+    Type("angioma",               0, 0.035,  2.4, 0.25, 0.28, 0.25, 0.12, 0.42, 0.04, 0.00, 0.03, 0.50, -7.0),
+    Type("actinic keratosis",     0, 0.070,  3.8, 0.45, 0.46, 0.38, 0.09, 0.15, 0.01, 0.16, 0.05, 1.70, -8.0),
+    Type("nodular basal",         1, 0.310,  4.4, 0.46, 0.44, 0.48, 0.11, 0.21, 0.03, 0.09, 0.05, 1.20, -7.0),
+    Type("superficial basal",     1, 0.130,  5.3, 0.50, 0.50, 0.46, 0.08, 0.19, 0.01, 0.12, 0.05, 1.70, -8.0),
+    Type("squamous in situ",      1, 0.160,  5.0, 0.50, 0.50, 0.46, 0.10, 0.20, 0.01, 0.20, 0.05, 1.50, -8.0),
+    Type("squamous invasive",     1, 0.070,  5.2, 0.48, 0.48, 0.52, 0.12, 0.23, 0.02, 0.26, 0.06, 1.10, -8.0),
+    Type("melanoma in situ",      1, 0.200,  5.8, 0.57, 0.56, 0.60, 0.40, 0.10, 0.05, 0.02, 0.02, 1.10, -1.5),
+    Type("melanoma invasive",     1, 0.130,  6.4, 0.60, 0.58, 0.66, 0.50, 0.13, 0.09, 0.04, 0.03, 1.00, -1.5),
 )  # fmt: skip
-SPREAD_OF_LOGIT = 0.75  # asymmetry, border, variegation
+SPREAD_OF_LOGIT = 0.9  # asymmetry, border, variegation
 SPREAD_OF_LOG = 0.42  # the amounts
 
 # Diagnoses of the challenge's iddx_2 to iddx_4 by type, with how often each occurs among the 265 malignant rows.
@@ -68,7 +68,10 @@ DIAGNOSES: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
     ),
     "squamous invasive": (
         (12, (EPIDERMAL, "Squamous cell carcinoma, Invasive")),
-        (5, (EPIDERMAL, "Squamous cell carcinoma, Invasive", "Squamous cell carcinoma, Invasive, Keratoacanthoma-type")),
+        (
+            5,
+            (EPIDERMAL, "Squamous cell carcinoma, Invasive", "Squamous cell carcinoma, Invasive, Keratoacanthoma-type"),
+        ),
         (2, (EPIDERMAL, "Squamous cell carcinoma, NOS")),
     ),
     "melanoma in situ": (
@@ -88,7 +91,18 @@ DIAGNOSES: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
 }
 BENIGN_WITH_DIAGNOSIS = 0.016  # of the two benign types above: 0.3 % of all benign rows, as in the real file
 WITH_THICKNESS = 0.94  # of invasive melanomas: 34 of 36; mitoses are given for 28 of them
-THICKNESSES = ((0.2, 5), (0.3, 8), (0.35, 1), (0.4, 6), (0.5, 6), (0.6, 3), (0.8, 1), (0.9, 1), (1.3, 1), (1.8, 1))  # mm
+THICKNESSES = (
+    (0.2, 5),
+    (0.3, 8),
+    (0.35, 1),
+    (0.4, 6),
+    (0.5, 6),
+    (0.6, 3),
+    (0.8, 1),
+    (0.9, 1),
+    (1.3, 1),
+    (1.8, 1),
+)  # mm
 WITH_MITOSES = 0.78
 MITOSES = (("<1/mm^2", 17), ("0/mm^2", 5), ("1/mm^2", 2), ("3/mm^2", 2), ("4/mm^2", 1), (">4/mm^2", 1))
 
@@ -125,14 +139,14 @@ def draw_lesions(types: np.ndarray, rng: np.random.Generator) -> dict[str, np.nd
         "border": share("border"),
         "variegation": share("variegation"),
         "diameter": np.clip(amount("diameter"), 0.9, 22),
-        "haem": amount("haem", 0.5),
-        "melanin": np.clip(amount("melanin", 0.45), 0.015, 1.4),
+        "haem": amount("haem", 0.6),
+        "melanin": np.clip(amount("melanin", 0.5), 0.015, 1.4),
         "blue": amount("blue", 0.9),
         "scale": np.clip(amount("scale", 0.8), 0, 0.9),
-        "elongation": 0.5 + 0.5 * rng.beta(3.0, 1.8, number),
+        "elongation": 0.38 + 0.6 * rng.beta(2.0, 1.8, number),
         "softness": amount("softness", 0.45),
-        "centre": rng.normal(0.25, 0.35, number),
-        "halo": np.where(median_of("halo") > 0.02, amount("halo", 0.8), 0.0),
+        "centre": rng.normal(0.55, 0.45, number),
+        "halo": np.where(rng.random(number) < 0.45, amount("halo", 0.8), 0.0),  # some of any kind are inflamed
         "x": off_centre * rng.standard_normal(number),
         "y": off_centre * rng.standard_normal(number),
     }

@@ -18,8 +18,8 @@ FIELD_OF_VIEW_MM = 15.0  # a SLICE-3D tile shows 15 x 15 mm of skin (Kurtansky 2
 # Log-light lost per unit of pigment in R, G, B: principal directions of log colour on real skin crops (fine: residue
 # under 4 px; coarse: 4 to 14 px), measured over 300 crops of the permissive part. The last two are our choice.
 FINE = np.array([0.41, 0.58, 0.70], np.float32)
-MELANIN = np.array([0.42, 0.62, 0.66], np.float32)
-HAEMOGLOBIN = np.array([0.06, 0.76, 0.52], np.float32)
+MELANIN = np.array([0.36, 0.60, 0.80], np.float32)
+HAEMOGLOBIN = np.array([0.08, 0.70, 0.50], np.float32)
 BLUE_GREY = np.array([0.80, 0.50, 0.28], np.float32)  # melanin deep in the dermis
 
 BANK_SIDE = 512  # px, a power of two for the FFT
@@ -27,14 +27,14 @@ BANK_SIDE = 512  # px, a power of two for the FFT
 # direction (radians), share of sharp lines, wavelength of the mottle (px), its skew (> 0: dark freckles).
 SKIN_KINDS = (
     # wavelength  spread  second  lines  mottle  skew
-    (10.0, 3.00, 0.0, 0.3, 16.0, 0.0),
-    (12.0, 0.90, 0.0, 0.5, 20.0, 0.5),
-    (9.0, 0.35, 0.0, 0.4, 14.0, 0.0),
-    (11.0, 0.50, 1.1, 0.6, 24.0, 1.0),
-    (8.0, 1.40, 0.0, 0.2, 12.0, 1.3),
-    (13.0, 0.28, 0.0, 0.5, 18.0, 0.3),
-    (11.0, 3.00, 0.0, 0.6, 15.0, 1.6),
-    (7.0, 0.60, 1.5, 0.3, 28.0, 0.6),
+    (10.0, 3.00, 0.0, 0.20, 16.0, 0.00),
+    (12.0, 0.90, 0.0, 0.40, 22.0, 0.30),
+    (9.0, 0.40, 0.0, 0.35, 14.0, 0.00),
+    (11.0, 0.60, 1.1, 0.45, 26.0, 0.50),
+    (8.0, 1.40, 0.0, 0.20, 13.0, 0.60),
+    (13.0, 0.33, 0.0, 0.45, 20.0, 0.20),
+    (11.0, 3.00, 0.0, 0.45, 11.0, 0.80),
+    (7.0, 0.70, 1.5, 0.30, 30.0, 0.30),
 )
 SHAPE_RADIUS = 32.0  # px: a lesion's radius in the texture that bends its border
 
@@ -115,7 +115,7 @@ def draw_skin(skin: Skin, rng: np.random.Generator) -> np.ndarray:
     mixed[:, 0] = skin.furrows * FINE
     mixed[:, 1] = 0.35 * skin.furrows * FINE
     mixed[:, 2] = -skin.mottle * MELANIN
-    mixed[:, 3] = -skin.flush * HAEMOGLOBIN
+    mixed[:, 3] = -skin.flush * (0.5 * HAEMOGLOBIN + 0.5 * MELANIN)
     mixed[:, 4] = base
     light = cv2.transform(texture, mixed)
     place = np.linspace(-0.5, 0.5, side, dtype=np.float32)
@@ -136,7 +136,7 @@ def draw_skin(skin: Skin, rng: np.random.Generator) -> np.ndarray:
 def draw_lesion(light: np.ndarray, lesion: Lesion, scale: float, rng: np.random.Generator) -> np.ndarray:
     """Add a lesion to `light` (S, S, 3) in place; returns its mask (S, S) bool. `scale` is in px per mm."""
     side = len(light)
-    radius = max(0.5 * lesion.diameter * scale, 2.0)
+    radius = max(0.42 * lesion.diameter * scale, 2.0)  # the bent border reaches further
     reach = radius * (1.45 if lesion.halo <= 0 else 1.9) + 2
     middle_x, middle_y = 0.5 * side + lesion.x * scale, 0.5 * side + lesion.y * scale
     left, right = max(int(middle_x - reach), 0), min(int(middle_x + reach) + 1, side)
@@ -153,14 +153,14 @@ def draw_lesion(light: np.ndarray, lesion: Lesion, scale: float, rng: np.random.
     along = np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None]
     across = (np.cos(angle) * y[:, None] - np.sin(angle) * x[None, :]) / lesion.elongation
     distance = cv2.magnitude(along, across)  # 1 on the border before it is bent
-    inside = (1 - distance) + (0.26 * lesion.asymmetry) * bend + (0.17 * lesion.border) * notch
-    inside += (0.05 + 0.06 * lesion.border) * grain
+    inside = (1 - distance) + (0.36 * lesion.asymmetry) * bend + (0.19 * lesion.border) * notch
+    inside += (0.015 + 0.05 * lesion.border) * grain
 
     soft = max(lesion.softness * scale, 1.0) / radius
     cover = np.clip(inside / soft + 0.5, 0, 1)
     cover *= cover * (3 - 2 * cover)
     depth = 1 + lesion.centre * (0.5 - np.minimum(distance, 1.2))
-    melanin = cover * depth * np.maximum(1 + 0.85 * lesion.variegation * patch + 0.10 * grain, 0.08)
+    melanin = cover * depth * np.maximum(1 + 0.75 * lesion.variegation * patch + 0.10 * grain, 0.08)
     blood = cover * np.maximum(1 - 0.45 * lesion.variegation * patch + 0.16 * grain + 0.15 * notch, 0.1)
     if lesion.halo > 0:
         blood = lesion.haem * blood + lesion.halo * np.exp(-4 * np.maximum(distance - 0.7, 0) ** 2)
@@ -171,8 +171,8 @@ def draw_lesion(light: np.ndarray, lesion: Lesion, scale: float, rng: np.random.
     box = light[top:bottom, left:right]
     box += cv2.transform(cv2.merge((melanin, blood, grey)), pigment)
     if lesion.scale > 0.05:
-        crust = np.clip(0.8 * grain + 0.6 * notch - 1.5 + 1.5 * lesion.scale, 0, 1) * cover
-        box *= (1 - 0.62 * crust)[..., None]
+        crust = np.clip(0.45 * grain + 0.6 * notch + 0.3 * patch - 1.0 + 1.3 * lesion.scale, 0, 1) * cover
+        box *= (1 - 0.55 * crust)[..., None]
 
     pieces, labels = cv2.connectedComponents((inside > 0).astype(np.uint8), connectivity=4)
     if pieces > 2:
@@ -191,12 +191,12 @@ def neighbour_of(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         border=0.7 * uniform[3],
         variegation=0.4 * uniform[4],
         diameter=0.7 + 2.6 * uniform[5] ** 2,
-        haem=0.25 * uniform[6] ** 3 * 3,
-        melanin=0.08 + 0.55 * uniform[7] ** 2,
+        haem=0.04 + 0.6 * uniform[6] ** 10,
+        melanin=0.08 + 0.40 * uniform[7] ** 2,
         blue=0.0,
         scale=0.0,
         elongation=0.55 + 0.4 * uniform[8],
-        softness=0.3 + 0.9 * uniform[9],
+        softness=0.5 + 1.2 * uniform[9],
         centre=0.3 * uniform[10],
         halo=0.0,
         x=lesion.x + away * float(np.cos(turn)),
@@ -210,15 +210,16 @@ def draw_hairs(light: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
     start = rng.uniform(-0.15, 1.15, (number, 2)) * side
     order = rng.uniform(0.25, 1.6)  # radians: combed or tangled
     turn = rng.uniform(0, 2 * np.pi) + order * rng.standard_normal(number)
-    bend = rng.standard_normal(number) * rng.uniform(0.2, 1.6)
-    length = side * rng.uniform(0.25, 1.0, number)
+    curl = rng.uniform(0.2, 1.7)
+    bend, wave = curl * rng.standard_normal((2, number, 1))
+    length = side * rng.uniform(0.3, 1.0) * rng.uniform(0.6, 1.6, number)
     step = np.linspace(0, 1, 10)
-    heading = turn[:, None] + bend[:, None] * step[None, :]  # (N, 10)
+    heading = turn[:, None] + bend * step + 0.8 * wave * step**2  # (N, 10)
     points = np.empty((number, 10, 2))
     points[..., 0] = start[:, :1] + np.cumsum(np.cos(heading), 1) * length[:, None] / 10
     points[..., 1] = start[:, 1:] + np.cumsum(np.sin(heading), 1) * length[:, None] / 10
     lines = np.round(points * 16).astype(np.int32)  # 4 fractional bits
-    strength = (255 * rng.uniform(0.35, 1.0, number)).astype(int).tolist()
+    strength = (255 * rng.uniform(0.25, 1.0, number)).astype(int).tolist()
     num_pale = round(skin.pale_hairs * number)
     for chosen, pale in ((range(num_pale, number), False), (range(num_pale), True)):
         if not chosen:
@@ -276,13 +277,16 @@ def skin_bank() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(20240626)  # a fixed seed: the bank is part of the drawing, as a brush is
     bank = []
     for wavelength, spread, second, lines, mottle, skew in SKIN_KINDS:
-        ridges = waves(rng, wavelength, 0.35, spread)
+        ridges = waves(rng, wavelength, 0.5, spread)
         if second:
-            ridges = (ridges + waves(rng, wavelength, 0.35, spread, second)) / np.sqrt(2)
-        furrows = unit(lines * unit(np.tanh(1.5 * np.abs(ridges))) + (1 - lines) * waves(rng, wavelength / 2, 0.4, spread))
-        blotches = waves(rng, mottle, 0.6, 3.0)
-        blotches = unit(np.exp(skew * blotches)) if skew else blotches
-        bank.append(np.stack((furrows, waves(rng, 3.2, 0.5, 3.0), blotches, waves(rng, 110, 0.6, 3.0)), axis=2))
+            ridges = (ridges + waves(rng, wavelength, 0.5, spread, second)) / np.sqrt(2)
+        fold = waves(rng, wavelength / 2, 0.6, spread) + 0.7 * waves(rng, wavelength * 2, 0.5, min(1.3 * spread, 3.0))
+        patches = np.clip(1 + 0.45 * waves(rng, 90, 0.6, 3.0), 0.15, 2.2)  # furrows are deep here and shallow there
+        furrows = unit((lines * unit(np.tanh(1.5 * np.abs(ridges))) + (1 - lines) * unit(fold)) * patches)
+        # Mottle has every size and lies along the furrows, a little.
+        blotches = 0.7 * waves(rng, mottle, 0.75, 3.0) + 0.7 * waves(rng, mottle / 2.2, 0.5, min(2 * spread, 3.0))
+        blotches = unit(np.exp(skew * unit(blotches))) if skew else unit(blotches)
+        bank.append(np.stack((furrows, waves(rng, 3.2, 0.5, 3.0), blotches, waves(rng, 60, 0.9, 3.0)), axis=2))
     return tuple(np.ascontiguousarray(texture, np.float32) for texture in bank)
 
 
@@ -305,7 +309,8 @@ def waves(
     passed = np.exp(-0.5 * (np.log(frequency * wavelength) / width) ** 2)
     if spread < 3:
         passed = passed * np.exp(-0.5 * (away / spread) ** 2)
-    return unit(np.fft.ifft2(np.fft.fft2(rng.standard_normal((BANK_SIDE, BANK_SIDE))) * passed).real)
+    spectrum = rng.standard_normal((2, BANK_SIDE, BANK_SIDE), np.float32)
+    return unit(np.fft.ifft2((spectrum[0] + 1j * spectrum[1]) * passed.astype(np.float32)).real)
 
 
 def unit(values: np.ndarray) -> np.ndarray:

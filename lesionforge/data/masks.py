@@ -1,6 +1,6 @@
 """The phantom's true lesion masks: one packed bit a pixel, only the box round each lesion, all in one .npz file.
 
-    with open_masks(folder / MASKS) as masks: mask = masks.read("ISIC_0000001")     # (S, S) bool
+with open_masks(folder / MASKS) as masks: mask = masks.read("ISIC_0000001")     # (S, S) bool
 """
 
 import zipfile

@@ -12,7 +12,7 @@ import polars as pl
 
 from lesionforge import run, tables
 from lesionforge.errors import BadInput
-from lesionforge.files import read_json
+from lesionforge.files import read_json, sha256_of_file
 
 NEVER_HELD_OUT = -1  # fold of an image that every fold trains on
 ALWAYS_TRAINED_ON = "always trained on"  # its title in the leak report
@@ -50,7 +50,9 @@ def read_split_table(path: Path) -> pl.DataFrame:
     """
     if path.is_dir():
         run.require_done(path, "split")
-        path = path / run.SPLIT
+        done, path = read_json(path / run.DONE), path / run.SPLIT
+        if not path.is_file() or sha256_of_file(path) != done.get("split_sha256"):
+            raise BadInput(f"{path}: missing, or changed since `lesionforge split` wrote it; make the split anew")
     table = tables.read_table(path)
     id_columns = [name for name in (tables.IMAGE_ID, tables.ISIC_ID) if name in table.columns]
     kinds = [name for name in (tables.PART, tables.FOLD) if name in table.columns]

@@ -80,7 +80,7 @@ BENIGN_WITH_LESION_ID = 0.054  # 22,058 of 401,059 rows have a lesion_id, every 
 # L*, a*, b* of skin: mean, deviation between patients, between tiles of one patient. Real crops: 60 +- 11, 13.4 +- 4.0,
 # 18.1 +- 5.9 over all; 6.9, 2.8 within a patient.
 SKIN_MEAN = (61.5, 12.9, 17.2)
-BETWEEN_PATIENTS = (8.0, 2.4, 3.6)
+BETWEEN_PATIENTS = (8.5, 2.2, 3.2)
 WITHIN_PATIENT = (6.2, 2.3, 3.2)
 POLARIZED_SHIFT = (-6.0, 0.5, 3.5)
 
@@ -189,7 +189,7 @@ def draw_patients(number: int, with_malignancy: np.ndarray, rng: np.random.Gener
         "male": rng.random(number) < MALE_SHARE,
         "no_sex": rng.random(number) < SEX_NULLS,
         "skin": rng.standard_normal((number, 3)) * BETWEEN_PATIENTS,
-        "hairiness": np.exp(0.8 * rng.standard_normal(number)),
+        "hairiness": np.exp(1.0 * rng.standard_normal(number)),
         "grey": rng.random(number),
         "moles": np.exp(0.7 * rng.standard_normal(number)),
         "kinds": rng.integers(0, len(SKIN_KINDS), (number, 3)),
@@ -226,10 +226,12 @@ def draw_skins(
     site = np.array([row[2] or "" for row in LOCATIONS])[place]
     hairy = np.where(patient["male"][of_patient], 1.0, 0.35) * np.where(site == "head/neck", 0.5, 1.0)
     hairy = hairy * np.where(np.isin(site, ("lower extremity", "anterior torso", "upper extremity")), 1.4, 0.8)
-    hairs = rng.poisson(np.minimum(5.0 * hairy * patient["hairiness"][of_patient] * spread(1.0, 0.9), 70))
+    hairs = rng.poisson(np.minimum(7.0 * hairy * patient["hairiness"][of_patient] * spread(1.0, 0.9), 70))
     old = np.clip((patient["age"][of_patient] - 45) / 40, 0, 1)
     # Tiles that come from afar are small or were enlarged: those are soft.
-    side = np.clip(np.round(rng.normal(128, 13.5, number) + 28 * (rng.random(number) < 0.03) * rng.exponential(1, number)), 51, 239)
+    side = np.clip(
+        np.round(rng.normal(128, 13.5, number) + 28 * (rng.random(number) < 0.03) * rng.exponential(1, number)), 51, 239
+    )
     small = rng.random(number) < 0.004
     side = np.where(small, rng.integers(51, 90, number), side)
     enlarged = np.maximum(side - 145, 0) / 40
@@ -239,18 +241,18 @@ def draw_skins(
         "redness": np.clip(lab[:, 1], 3, 32),
         "yellowness": np.clip(lab[:, 2], 4, 38),
         "kind": patient["kinds"][of_patient, rng.integers(0, 3, number)],
-        "furrows": patient["texture"][of_patient] * spread(0.060, 0.40) * (1 + 0.4 * old),
-        "mottle": spread(0.042, 0.45) * (1 + 0.5 * old),
-        "flush": spread(0.035, 0.5),
+        "furrows": patient["texture"][of_patient] * spread(0.056, 0.40) * (1 + 0.4 * old),
+        "mottle": spread(0.052, 0.60) * (1 + 0.5 * old),
+        "flush": spread(0.038, 0.5),
         "glints": np.clip(rng.normal(0.05, 0.40, number), 0, 1) * ~polarized,
-        "gradient": np.abs(rng.normal(0, 0.16, number)) + np.where(rng.random(number) < 0.05, 0.4, 0),
+        "gradient": np.abs(rng.normal(0, 0.13, number)) + np.where(rng.random(number) < 0.05, 0.4, 0),
         "vignette": rng.normal(0.06, 0.10, number),
         "blur": np.minimum(spread(0.55, 0.28) + enlarged, 3.5),
         "hairs": np.where(rng.random(number) < 0.3, 0, hairs),
-        "hair_opacity": rng.uniform(0.25, 0.85, number),
+        "hair_opacity": rng.uniform(0.18, 0.75, number),
         "pale_hairs": np.where(patient["grey"][of_patient] < 0.15 + 0.4 * old, rng.uniform(0.3, 1.0, number), 0.0),
         "neighbours": np.minimum(rng.poisson(1.1 * patient["moles"][of_patient]), 9),
-        "edge": rng.choice(5, number, p=(0.966, 0.02, 0.005, 0.005, 0.004)),
+        "edge": rng.choice(5, number, p=(0.975, 0.012, 0.004, 0.005, 0.004)),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 # What OpenCV prints itself ("libpng error: ...") says less than BadImage does, and says it on stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+cv2.setNumThreads(1)  # our threads take an image each; OpenCV splitting one image among its own only costs
 
 LARGEST_SIDE = 4096  # pixels, our choice: 17 times the largest crop of SLICE-3D
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -77,12 +77,13 @@ def split(config: SplitConfig) -> None:
         refuse_one_class(report, config.by)
         if config.by != "image" and leaky and not config.allow_leaks:
             refuse_leaks(report, config)
-        report = {"name": name_of(config, table, leaky), "by": by_name(config, leaky), "leaky": leaky, **report}
+        report = {"name": name_of(config, report, leaky), "by": by_name(config, leaky), "leaky": leaky, **report}
         warn(config, report)
         tables.write_table(folder / run.SPLIT, table)
         files.write_json(folder / run.LEAKS, report)
         print(as_text(report))
-        run.mark_done(folder, name=report["name"], num_images=len(table), leaky=leaky)
+        sha256 = files.sha256_of_file(folder / run.SPLIT)
+        run.mark_done(folder, name=report["name"], num_images=len(table), leaky=leaky, split_sha256=sha256)
     log.info("split: %s images, %s -> %s", f"{len(table):,}", report["name"], config.out)
 
 
@@ -225,15 +226,15 @@ def by_name(config: SplitConfig, leaky: bool) -> str:
     return LEAKY if config.by == "image" else f"{config.by} (leaky)" if leaky else config.by
 
 
-def name_of(config: SplitConfig, table: "pl.DataFrame", leaky: bool) -> str:
+def name_of(config: SplitConfig, report: dict[str, Any], leaky: bool) -> str:
     """What logs and reports call this split."""
-    from lesionforge import tables
-
     by = by_name(config, leaky)
+    if unknown := report["images_of_unknown_patients"]:
+        by += f" (patient unknown for {unknown:,} images)"
     if config.file is not None:
-        return f"{by} {config.file.name}"
+        return f"by {by}, {config.file.name}"
     if config.by == "institution":
-        return f"{table[tables.FOLD].max() + 1} folds by {by}"  # type: ignore[operator]
+        return f"{sum('institution' in part for part in report['parts'].values())} folds by {by}"
     what = f"{config.folds} folds" if config.fractions is None else "/".join(f"{share:g}" for share in config.fractions)
     return f"{what} by {by}, seed {config.seed}"
 

@@ -84,6 +84,7 @@ def with_truth(parts: dict[str, pl.DataFrame], truth: pl.DataFrame, path: Path) 
     """Fill in targets that are null; ids are checked both ways, and targets that are there must agree."""
     known = pl.concat([table.select(tables.IMAGE_ID, tables.TARGET) for table in parts.values()])
     joined = truth.join(known, on=tables.IMAGE_ID, how="full", suffix="_predicted", coalesce=True)
+    joined = joined.sort(tables.IMAGE_ID)  # the ids that a message names are then the same ones every time
     predicted = joined[f"{tables.TARGET}_predicted"]
     ids, targets = joined[tables.IMAGE_ID], joined[tables.TARGET]
     has_prediction = ids.is_in(known[tables.IMAGE_ID].implode())
