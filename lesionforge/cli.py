@@ -50,6 +50,7 @@ VERBS = {
     "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
 }
 
+USAGE = "Usage: lesionforge {} [--recipe NAME|PATH] [--any.option value] [--show]"
 HELP = """Skin-lesion classifiers on ISIC 2024 / SLICE-3D, measured honestly. Research software, not a medical device.
 
 Example: lesionforge split --store stores/real --out splits/patient"""
@@ -160,14 +161,19 @@ def build_app(with_options: Iterable[str]) -> "cyclopts.App":
     import cyclopts
 
     app = cyclopts.App(
-        "lesionforge", help=HELP, help_format="plaintext", version=lesionforge.__version__, help_flags=["--help"]
+        "lesionforge",
+        help=HELP,
+        help_format="plaintext",
+        version=lesionforge.__version__,
+        help_flags=["--help"],
+        usage=USAGE.format("VERB"),
     )
     app.register_install_completion_command(help="Install the completion of verbs and options for your shell.")
     app.group_commands = cyclopts.Group("Also", sort_key=1)
     verbs = cyclopts.Group("Verbs, in the order of the data flow", sort_key=0)
     for order, (name, verb) in enumerate(VERBS.items()):
         function = options_of(config_class_of(name)) if name in with_options else lambda: None
-        app.command(function, name=name, help=verb.help, sort_key=order, group=verbs)
+        app.command(function, name=name, usage=USAGE.format(name), help=verb.help, sort_key=order, group=verbs)
     app.command(lambda name=None, /: None, name="recipes", help="List the shipped recipes, or print one.", sort_key=99)
     return app
 
@@ -201,7 +207,7 @@ def options_of(config_class: "type[Config]") -> Any:
                 default = (
                     inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
                 )
-                add(f"{prefix}{name}", kind, default, group=group, help=field.description)
+                add(f"{prefix}{name}", kind, default, group=group, help=" ".join((field.description or "").split()))
 
     add_section(config_class, "", cyclopts.Group("Options", sort_key=-1))
     last = cyclopts.Group("Recipe", sort_key=len(parameters))

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,8 @@ EVALUATION = "evaluation"  # folder of the scores
 # an evaluation
 SCORES = "scores.json"
 SCORES_TABLE = "scores.csv"
+# a picture of the augmentation
+PREVIEW = "preview.png"
 # a submission
 SUBMISSION = "submission.csv"
 
@@ -192,6 +193,8 @@ def commit() -> str | None:
 
 
 def version(package: str) -> str | None:
+    from importlib import metadata  # here, since it costs a tenth of what --help may take
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -111,7 +111,9 @@ def read_table(
             table = pl.read_parquet(path)
             table = table.cast({name: type_ for name, type_ in (types or {}).items() if name in table.columns})
         else:
-            table = pl.read_csv(path, null_values=list(NULL_VALUES), infer_schema_length=None, schema_overrides=types)
+            found = pl.read_csv(path, n_rows=0, infer_schema_length=0).columns
+            guess = None if set(found) - set(types or {}) else 0  # rows to guess types from: all or, if all known, none
+            table = pl.read_csv(path, null_values=list(NULL_VALUES), infer_schema_length=guess, schema_overrides=types)
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise BadInput(f"{path}: cannot be read as a {path.suffix.lstrip('.') or 'CSV'} table: {first_line}") from error

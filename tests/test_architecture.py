@@ -26,7 +26,7 @@ DOORS = {
     "timm": {"classifier.model"},
     "accelerate": {"classifier.inference", "classifier.learner"},
     "h5py": {"data.challenge_read", "data.challenge_write"},
-    "cv2": {"data.pixels", "data.augment", "data.lesions"},
+    "cv2": {"data.pixels", "data.augment", "data.lesions", "data.lesion_measures", "data.textures"},
     "matplotlib": {"data.preview"},
     "cyclopts": {"cli"},
     "wandb": {"classifier.tracking"},

@@ -340,11 +340,11 @@ print(*sorted(sys.modules), file=sys.stderr)
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
 def test_help_imports_nothing_heavy_and_is_quick(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Bytecode is kept as in any installed package; the first of the runs may have to write it.
+    # Bytecode is kept as in any installed package; the first run may have to write it, others share a busy machine.
     cache = tmp_path_factory.getbasetemp() / "bytecode"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    seconds = []
-    for _ in range(3):
+    seconds: list[float] = []
+    while len(seconds) < 6 and min(seconds, default=1.0) >= 0.5:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-X", f"pycache_prefix={cache}", "-c", LIGHT, *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -152,9 +152,12 @@ def test_stopping_early_ends_the_threads_at_once(store: Store) -> None:
 
 
 def test_an_interrupt_in_the_consumer_ends_the_threads(store: Store) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    def train() -> None:
         for _ in load_batches([store], table_of(store), np.arange(120), 8, 32, STRONG, 0, 0, 2):
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
     assert not loader_threads()
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lesionforge.config import AugmentConfig
-from lesionforge.data.draws import LUMA, Parameters, draw
+from lesionforge.data.draws import Parameters, draw
 
 __all__ = ["Parameters", "apply", "build_augmentation", "draw", "resize"]
 
@@ -66,19 +66,20 @@ def apply(image: np.ndarray, parameters: Parameters, i: int, out: np.ndarray) ->
     if p.recoloured[i]:
         colour = p.colour[i]
         if p.mean_weight[i]:
+            red, green, blue, _ = cv2.mean(image)  # its luma by ITU-R BT.601, as draws.LUMA
             colour = colour.copy()
-            colour[:, 3] += p.mean_weight[i] * np.dot(cv2.mean(image)[:3], LUMA)
+            colour[:, 3] += p.mean_weight[i] * (0.299 * red + 0.587 * green + 0.114 * blue)
         image = cv2.transform(image, colour)
 
     geometry = p.geometry[i].tolist()
     if p.distorted[i]:
-        warp(image, geometry, p.displacement[i], out)
+        warp(image, geometry, out, p.displacement[i], float(p.largest_displacement[i]))
     elif is_symmetry(geometry):
         reorient(image, geometry, out)
     else:
-        warp(image, geometry, None, out)
+        warp(image, geometry, out)
 
-    left, top, right, bottom = (p.cutout[i] * len(out) + 0.5).astype(np.int64).tolist()
+    left, top, right, bottom = (int(edge * len(out) + 0.5) for edge in p.cutout[i].tolist())
     if right > left:
         out[top:bottom, left:right] = 0
 
@@ -141,7 +142,13 @@ def reorient(image: np.ndarray, geometry: list[list[float]], out: np.ndarray) ->
         cv2.transpose(straight, dst=out)
 
 
-def warp(image: np.ndarray, geometry: list[list[float]], displacement: np.ndarray | None, out: np.ndarray) -> None:
+def warp(
+    image: np.ndarray,
+    geometry: list[list[float]],
+    out: np.ndarray,
+    displacement: np.ndarray | None = None,
+    largest: float = 0.0,
+) -> None:
     """Sample the image bilinearly where the geometry points; beyond its edge it is mirrored.
 
     Two things make this twice as fast as the plain call: four channels, which OpenCV loads as one number, and a
@@ -152,10 +159,7 @@ def warp(image: np.ndarray, geometry: list[list[float]], displacement: np.ndarra
     (a, b, x), (c, d, y) = geometry
     a, b, x = a * width / 2, b * width / 2, (x + 1) * width / 2 - 0.5  # to pixels of the image
     c, d, y = c * height / 2, d * height / 2, (y + 1) * height / 2 - 0.5
-    reach_x, reach_y = abs(a) + abs(b), abs(c) + abs(d)
-    if displacement is not None:
-        most = 1 + float(max(displacement.max(), -displacement.min()))
-        reach_x, reach_y = reach_x * most, reach_y * most
+    reach_x, reach_y = (1 + largest) * (abs(a) + abs(b)), (1 + largest) * (abs(c) + abs(d))
     pad = math.ceil(max(0, reach_x - x, x + reach_x - width, reach_y - y, y + reach_y - height)) + 2
     source = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), pad, pad, pad, pad, BORDER)
     x, y = x + pad, y + pad

@@ -24,6 +24,7 @@ class Parameters:
     geometry: np.ndarray  # (B, 2, 3) float32: from normalised output (x, y, 1) in [-1, 1] to normalised input, theta
     distorted: np.ndarray  # (B,) bool
     displacement: np.ndarray  # (B, GRID, GRID, 2) float32, added to the output coordinates before `geometry`
+    largest_displacement: np.ndarray  # (B,) float32, of the absolute values
     recoloured: np.ndarray  # (B,) bool
     colour: np.ndarray  # (B, 3, 4) float32: on RGB in [0, 255]
     mean_weight: np.ndarray  # (B,) float32: of the image's mean luma, added to all three channels (contrast)
@@ -134,6 +135,7 @@ def draw(
         geometry=geometry[:, :2].astype(np.float32),
         distorted=distorted,
         displacement=displacement,
+        largest_displacement=np.abs(displacement).max(axis=(1, 2, 3)),
         recoloured=(brighter != 1) | (contrasted != 1) | (saturated != 1) | (turned != 0),
         colour=colour.astype(np.float32),
         mean_weight=mean_weight.astype(np.float32),
@@ -191,8 +193,8 @@ def elastic_field(values: np.ndarray) -> np.ndarray:
     """A smooth field: a cubic B-spline surface whose control points move by values of the side. (N, GRID, GRID, 2)"""
     away = np.abs((NODES[:, None] + 1) / 2 * (CONTROL - 3) + 1 - np.arange(CONTROL))
     spline = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6)  # (GRID, CONTROL)
-    control = 2 * values.reshape(-1, CONTROL, CONTROL, 2)
-    return np.einsum("yj,njkc,xk->nyxc", spline, control, spline, optimize=True)
+    control = 2 * values.reshape(-1, 2, CONTROL, CONTROL)
+    return (spline @ control @ spline.T).transpose(0, 2, 3, 1)
 
 
 def colour_matrix(
@@ -223,7 +225,7 @@ def motion_kernel(reach: np.ndarray, angle: np.ndarray, size: int) -> np.ndarray
     pixels = np.arange(size) - size // 2
     x = np.clip(1 - np.abs((steps * np.cos(angle)[:, None])[..., None] - pixels), 0, None)  # (N, T, size)
     y = np.clip(1 - np.abs((steps * np.sin(angle)[:, None])[..., None] - pixels), 0, None)
-    kernel = np.einsum("nty,ntx->nyx", y, x)
+    kernel = y.transpose(0, 2, 1) @ x
     return kernel / kernel.sum(axis=(1, 2), keepdims=True)
 
 

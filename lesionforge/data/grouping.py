@@ -10,7 +10,8 @@ import polars as pl
 
 from lesionforge import tables
 
-NUM_TRIES = 16  # our choice: noisy orders of dealing; the best balanced one is kept
+MOST_TRIES = 256  # our choice: noisy orders of dealing, of which the best is kept; 16 left five times as much excess
+MOST_DEALT = 400_000  # our choice: groups dealt in all tries together; more groups get fewer tries, to take seconds
 ORDER_NOISE = 0.3  # our choice: standard deviation of the log of a group's weight from one try to the next
 MOST_MOVES = 200  # our choice: single groups that move after the dealing
 MISSING_CLASS = 1e6  # cost of a part without malignant or without benign images: above any imbalance
@@ -94,13 +95,14 @@ def balanced_parts(groups: np.ndarray, targets: np.ndarray, shares: Sequence[flo
 
 
 def dealt_by_weight(sizes: np.ndarray, wanted: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part of each group, by the best of NUM_TRIES greedy dealings that run side by side."""
+    """Part of each group, by the best of many greedy dealings that run side by side."""
     weight = (sizes / totals).sum(axis=1)  # (G,)
-    noise = np.exp(ORDER_NOISE * rng.standard_normal((NUM_TRIES, len(sizes))))
+    num_tries = int(np.clip(MOST_DEALT // max(len(sizes), 1), 4, MOST_TRIES))
+    noise = np.exp(ORDER_NOISE * rng.standard_normal((num_tries, len(sizes))))
     orders = np.argsort(-weight * noise, axis=1, kind="stable")  # (T, G)
-    tries = np.arange(NUM_TRIES)
-    counts = np.zeros((NUM_TRIES, *wanted.shape))  # (T, P, 2)
-    parts = np.zeros((NUM_TRIES, len(sizes)), np.int64)
+    tries = np.arange(num_tries)
+    counts = np.zeros((num_tries, *wanted.shape))  # (T, P, 2)
+    parts = np.zeros((num_tries, len(sizes)), np.int64)
     for step in orders.T:
         group = sizes[step][:, None, :]  # (T, 1, 2)
         more = (group / wanted) * ((2 * counts + group) / wanted - 2)  # growth of (counts / wanted - 1) ** 2

@@ -38,7 +38,8 @@ def measure(image: np.ndarray, mask: np.ndarray, field_of_view_mm: float) -> dic
     shape, (left, top, right, bottom) = cropped(mask, margin=int(FAR_MM / mm) + 1)
     lab = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2LAB)  # L 0-255, a and b plus 128
     reach, near = 2 * int(FAR_MM / mm) + 1, 2 * int(NEAR_MM / mm) + 1
-    ring = cv2.dilate(shape, np.ones((reach, reach), np.uint8)) & ~cv2.dilate(shape, np.ones((near, near), np.uint8))
+    ring = np.asarray(cv2.dilate(shape, np.ones((reach, reach), np.uint8)))
+    ring = ring - np.asarray(cv2.dilate(shape, np.ones((near, near), np.uint8)))
     inner, inner_std = cv2.meanStdDev(lab, mask=shape)
     outer, outer_std = cv2.meanStdDev(lab, mask=ring if ring.any() else (1 - shape if not shape.all() else shape))
     lightness, a, b = vendor_lab(inner)
@@ -130,7 +131,7 @@ def asymmetry(shape: np.ndarray, x: float, y: float, angle: float, diameter: flo
     side = int(diameter) // 2 * 2 + 3  # odd: the centre is a pixel
     turn = cv2.getRotationMatrix2D((x, y), angle, 1.0)
     turn[:, 2] += side // 2 - np.array([x, y])
-    level = cv2.warpAffine(shape, turn, (side, side), flags=cv2.INTER_NEAREST)
+    level = np.asarray(cv2.warpAffine(shape, turn, (side, side), flags=cv2.INTER_NEAREST), np.uint8)
     unpaired = cv2.countNonZero(level ^ level[::-1]) + cv2.countNonZero(level ^ level[:, ::-1])
     return unpaired / (2 * max(cv2.countNonZero(level), 1))
 
@@ -139,6 +140,7 @@ def radial_colour_std(shape: np.ndarray, pixels: np.ndarray) -> float:
     """The largest deviation of colour (mean of a* and b*) within RINGS rings of equal area. `pixels`: (P, 3)."""
     depth = cv2.distanceTransform(shape, cv2.DIST_L2, 3)[shape > 0]
     colours = pixels[np.argsort(depth, kind="stable"), 1:]  # (P, 2), from the border inwards
+    colours = colours - colours.mean(axis=0)  # squares of small numbers keep their digits
     starts = np.arange(RINGS) * len(colours) // RINGS
     sizes = np.diff(starts, append=len(colours))[:, None]
     means = np.add.reduceat(colours, starts) / sizes

@@ -144,11 +144,11 @@ def draw_lesions(types: np.ndarray, rng: np.random.Generator) -> dict[str, np.nd
         "blue": amount("blue", 0.9),
         "scale": np.clip(amount("scale", 0.8), 0, 0.9),
         "elongation": 0.38 + 0.6 * rng.beta(2.0, 1.8, number),
-        "softness": amount("softness", 0.45),
+        "softness": amount("softness", 0.55),
         "centre": rng.normal(0.55, 0.45, number),
         "halo": np.where(rng.random(number) < 0.45, amount("halo", 0.8), 0.0),  # some of any kind are inflamed
-        "x": off_centre * rng.standard_normal(number),
-        "y": off_centre * rng.standard_normal(number),
+        "x": np.clip(off_centre * rng.standard_normal(number), -5, 5),
+        "y": np.clip(off_centre * rng.standard_normal(number), -5, 5),
     }
 
 

@@ -1,17 +1,20 @@
 """Drawing one phantom crop, with the mask of its lesion.
 
 Colour is made as skin makes it: light that melanin and haemoglobin let through. All layers add up in the logarithm of
-the light (one 3 x N matrix turns pigment maps into colour), then one exponential makes the picture. Texture comes from
-a small bank of periodic noise that is made once a process and cut at a random place, turn and zoom for each crop.
+the light (one 3 x N matrix turns pigment maps into colour), then one exponential makes the picture.
 
 A crop depends on its parameters and its generator alone.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
+
+from lesionforge.data.textures import SHAPE_RADIUS, cut, shape_bank, skin_bank
 
 FIELD_OF_VIEW_MM = 15.0  # a SLICE-3D tile shows 15 x 15 mm of skin (Kurtansky 2024); pixels a tile differ
 
@@ -19,24 +22,9 @@ FIELD_OF_VIEW_MM = 15.0  # a SLICE-3D tile shows 15 x 15 mm of skin (Kurtansky 2
 # under 4 px; coarse: 4 to 14 px), measured over 300 crops of the permissive part. The last two are our choice.
 FINE = np.array([0.41, 0.58, 0.70], np.float32)
 MELANIN = np.array([0.36, 0.60, 0.80], np.float32)
-HAEMOGLOBIN = np.array([0.08, 0.70, 0.50], np.float32)
+HAEMOGLOBIN = np.array([0.13, 0.66, 0.54], np.float32)
 BLUE_GREY = np.array([0.80, 0.50, 0.28], np.float32)  # melanin deep in the dermis
-
-BANK_SIDE = 512  # px, a power of two for the FFT
-# Furrows of skin, one row a texture: wavelength (px), width of the directions (radians; 3 is every direction), second
-# direction (radians), share of sharp lines, wavelength of the mottle (px), its skew (> 0: dark freckles).
-SKIN_KINDS = (
-    # wavelength  spread  second  lines  mottle  skew
-    (10.0, 3.00, 0.0, 0.20, 16.0, 0.00),
-    (12.0, 0.90, 0.0, 0.40, 22.0, 0.30),
-    (9.0, 0.40, 0.0, 0.35, 14.0, 0.00),
-    (11.0, 0.60, 1.1, 0.45, 26.0, 0.50),
-    (8.0, 1.40, 0.0, 0.20, 13.0, 0.60),
-    (13.0, 0.33, 0.0, 0.45, 20.0, 0.20),
-    (11.0, 3.00, 0.0, 0.45, 11.0, 0.80),
-    (7.0, 0.70, 1.5, 0.30, 30.0, 0.30),
-)
-SHAPE_RADIUS = 32.0  # px: a lesion's radius in the texture that bends its border
+HAIR = np.array([[-0.95], [-1.15], [-1.25]], np.float32)  # dark brown, at full cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +86,28 @@ def draw_crop(skin: Skin, lesion: Lesion, rng: np.random.Generator) -> tuple[np.
     cv2.exp(light, light)
     image = cv2.convertScaleAbs(light, alpha=255.0)  # (S, S, 3) uint8
     if skin.edge:
-        draw_edge(image, skin.edge, rng)
+        mask &= ~draw_edge(image, skin.edge, rng)
     image = cv2.GaussianBlur(image, (0, 0), skin.blur)
     if not mask.any():
         mask[side // 2, side // 2] = True
     return image, mask
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV on one thread: a crop is too small to share."""
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(num_threads)
+
+
 def draw_skin(skin: Skin, rng: np.random.Generator) -> np.ndarray:
     """Bare skin in log-light, (S, S, 3) float32."""
     side = skin.side
-    angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.25) * 129 / side  # 129 px: median side of real crops
+    angle, zoom = rng.uniform(0, 2 * math.pi), rng.uniform(0.8, 1.25) * 129 / side  # 129 px: median side of real crops
     texture = cut(skin_bank()[skin.kind], side, side, angle, zoom, rng)  # (S, S, 4) furrows, grain, mottle, shade
     base = np.log(rgb_of_lab(skin.lightness, skin.redness, skin.yellowness))
     mixed = np.empty((3, 5), np.float32)
@@ -119,17 +118,14 @@ def draw_skin(skin: Skin, rng: np.random.Generator) -> np.ndarray:
     mixed[:, 4] = base
     light = cv2.transform(texture, mixed)
     place = np.linspace(-0.5, 0.5, side, dtype=np.float32)
-    turn = rng.uniform(0, 2 * np.pi)
-    across = (skin.gradient * np.cos(turn)) * place - skin.vignette * place**2
-    down = (skin.gradient * np.sin(turn)) * place - skin.vignette * place**2
+    turn = rng.uniform(0, 2 * math.pi)  # math's numbers are Python's and leave float32 alone, numpy's widen it
+    across = (skin.gradient * math.cos(turn)) * place - skin.vignette * place**2
+    down = (skin.gradient * math.sin(turn)) * place - skin.vignette * place**2
     shade = across[None, :] + down[:, None]  # (S, S)
     light += shade[..., None]
     if skin.glints > 0:
-        shine = cv2.extractChannel(texture, 1)
-        shine += 0.7 * texture[..., 0]
-        shine -= 2.6 - skin.glints
-        np.clip(shine, 0, 1.2, out=shine)
-        light *= (1 - 0.6 * skin.glints * shine)[..., None]
+        shine = np.clip(texture[..., 1] + 0.7 * texture[..., 0] - (2.6 - skin.glints), 0, 1.2)
+        light = light * (1 - 0.6 * skin.glints * shine)[..., None]
     return light
 
 
@@ -144,14 +140,15 @@ def draw_lesion(light: np.ndarray, lesion: Lesion, scale: float, rng: np.random.
     mask = np.zeros((side, side), bool)
     if right - left < 3 or bottom - top < 3:
         return mask
-    noise = cut(shape_bank(), right - left, bottom - top, rng.uniform(0, 2 * np.pi), SHAPE_RADIUS / radius, rng)
+    noise = cut(shape_bank(), right - left, bottom - top, rng.uniform(0, 2 * math.pi), SHAPE_RADIUS / radius, rng)
     bend, notch, grain, patch = cv2.split(noise)  # long, middle, short waves; waves of colour
 
-    angle = rng.uniform(0, np.pi)
+    angle = rng.uniform(0, math.pi)
     x = (np.arange(left, right, dtype=np.float32) - middle_x) / radius
     y = (np.arange(top, bottom, dtype=np.float32) - middle_y) / radius
-    along = np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None]
-    across = (np.cos(angle) * y[:, None] - np.sin(angle) * x[None, :]) / lesion.elongation
+    cosine, sine = math.cos(angle), math.sin(angle)
+    along = cosine * x[None, :] + sine * y[:, None]
+    across = (cosine / lesion.elongation) * y[:, None] - (sine / lesion.elongation) * x[None, :]
     distance = cv2.magnitude(along, across)  # 1 on the border before it is bent
     inside = (1 - distance) + (0.36 * lesion.asymmetry) * bend + (0.19 * lesion.border) * notch
     inside += (0.015 + 0.05 * lesion.border) * grain
@@ -185,13 +182,13 @@ def draw_lesion(light: np.ndarray, lesion: Lesion, scale: float, rng: np.random.
 def neighbour_of(lesion: Lesion, rng: np.random.Generator) -> Lesion:
     """A small benign mole or freckle beside the lesion, often cut by the crop's edge."""
     uniform = rng.random(12).tolist()
-    turn, away = 2 * np.pi * uniform[0], 0.5 * lesion.diameter + 1.6 + 6.5 * uniform[1]
+    turn, away = 2 * math.pi * uniform[0], 0.5 * lesion.diameter + 1.6 + 6.5 * uniform[1]
     return Lesion(
         asymmetry=0.8 * uniform[2],
         border=0.7 * uniform[3],
         variegation=0.4 * uniform[4],
         diameter=0.7 + 2.6 * uniform[5] ** 2,
-        haem=0.04 + 0.6 * uniform[6] ** 10,
+        haem=0.03 + 0.5 * uniform[6] ** 16,
         melanin=0.08 + 0.40 * uniform[7] ** 2,
         blue=0.0,
         scale=0.0,
@@ -199,8 +196,8 @@ def neighbour_of(lesion: Lesion, rng: np.random.Generator) -> Lesion:
         softness=0.5 + 1.2 * uniform[9],
         centre=0.3 * uniform[10],
         halo=0.0,
-        x=lesion.x + away * float(np.cos(turn)),
-        y=lesion.y + away * float(np.sin(turn)),
+        x=lesion.x + away * math.cos(turn),
+        y=lesion.y + away * math.sin(turn),
     )
 
 
@@ -209,7 +206,7 @@ def draw_hairs(light: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
     side, number = skin.side, skin.hairs
     start = rng.uniform(-0.15, 1.15, (number, 2)) * side
     order = rng.uniform(0.25, 1.6)  # radians: combed or tangled
-    turn = rng.uniform(0, 2 * np.pi) + order * rng.standard_normal(number)
+    turn = rng.uniform(0, 2 * math.pi) + order * rng.standard_normal(number)
     curl = rng.uniform(0.2, 1.7)
     bend, wave = curl * rng.standard_normal((2, number, 1))
     length = side * rng.uniform(0.3, 1.0) * rng.uniform(0.6, 1.6, number)
@@ -232,86 +229,37 @@ def draw_hairs(light: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         if pale:
             light *= (1 - 0.75 * cover)[..., None]
         else:
-            light += cv2.transform(cover, np.array([[-1.15], [-1.2], [-1.15]], np.float32))
+            light += cv2.transform(cover, HAIR)
 
 
-def draw_edge(image: np.ndarray, edge: int, rng: np.random.Generator) -> None:
-    """What else a tile can show: the body ends, a drape, the photograph ends, a ring of pen."""
+def draw_edge(image: np.ndarray, edge: int, rng: np.random.Generator) -> np.ndarray:
+    """What else a tile can show: the body ends, a drape, the photograph ends, a ring of pen.
+
+    Returns:
+        where nothing of the skin is left to see, (S, S) bool.
+    """
     side = len(image)
-    uniform = rng.random(6)
+    uniform = rng.random(6).tolist()
+    hidden = np.zeros((side, side), bool)
     if edge == 3:
-        image[: int(side * (0.04 + 0.25 * uniform[0]))] = 0
+        hidden[: int(side * (0.04 + 0.25 * uniform[0]))] = True
+        image[hidden] = 0
     elif edge == 4:
         middle = (int(side * (8 + uniform[0])), int(side * (8 + uniform[1])))  # 4 fractional bits: 16 is one side
         axes = (int(side * (4.2 + 2.4 * uniform[2])), int(side * (3.2 + 2.4 * uniform[3])))
         cv2.ellipse(image, middle, axes, 180 * uniform[4], 0, 250 + 110 * uniform[5], (96, 70, 150), 2, cv2.LINE_AA, 4)
     else:
-        turn, off = 2 * np.pi * uniform[0], side * (0.38 + 0.2 * uniform[1])
+        turn, off = 2 * math.pi * uniform[0], side * (0.38 + 0.2 * uniform[1])
         place = np.arange(side, dtype=np.float32) - 0.5 * side
-        beyond = np.cos(turn) * place[None, :] + np.sin(turn) * place[:, None] + 0.004 * place[None, :] ** 2 - off
+        beyond = math.cos(turn) * place[None, :] + math.sin(turn) * place[:, None] + 0.004 * place[None, :] ** 2 - off
         cover = np.clip(beyond / (1 + 3 * uniform[2]) + 0.5, 0, 1)[..., None]
         colour = (30 + 40 * uniform[3]) * np.array([1, 0.95, 0.9]) if edge == 1 else np.array([105, 140, 190.0])
         image[:] = image * (1 - cover) + colour.astype(np.float32) * cover
+        hidden = beyond > 0
+    return hidden
 
 
 def rgb_of_lab(lightness: float, redness: float, yellowness: float) -> np.ndarray:
     """sRGB in [0.02, 1] of a CIE L*a*b* colour (D65)."""
     lab = np.array([[[lightness, redness, yellowness]]], np.float32)
     return np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)[0, 0], 0.02, 1)
-
-
-def cut(
-    texture: np.ndarray, width: int, height: int, angle: float, zoom: float, rng: np.random.Generator
-) -> np.ndarray:
-    """A turned and zoomed window of a periodic texture, at a random place; (height, width, C) float32."""
-    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
-    x, y = rng.uniform(0, len(texture), 2)
-    matrix = np.array([[cosine, -sine, x], [sine, cosine, y]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(texture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)
-
-
-@cache
-def skin_bank() -> tuple[np.ndarray, ...]:
-    """Textures of SKIN_KINDS: each (512, 512, 4) float32, unit deviation: furrows, grain, mottle, slow shade."""
-    rng = np.random.default_rng(20240626)  # a fixed seed: the bank is part of the drawing, as a brush is
-    bank = []
-    for wavelength, spread, second, lines, mottle, skew in SKIN_KINDS:
-        ridges = waves(rng, wavelength, 0.5, spread)
-        if second:
-            ridges = (ridges + waves(rng, wavelength, 0.5, spread, second)) / np.sqrt(2)
-        fold = waves(rng, wavelength / 2, 0.6, spread) + 0.7 * waves(rng, wavelength * 2, 0.5, min(1.3 * spread, 3.0))
-        patches = np.clip(1 + 0.45 * waves(rng, 90, 0.6, 3.0), 0.15, 2.2)  # furrows are deep here and shallow there
-        furrows = unit((lines * unit(np.tanh(1.5 * np.abs(ridges))) + (1 - lines) * unit(fold)) * patches)
-        # Mottle has every size and lies along the furrows, a little.
-        blotches = 0.7 * waves(rng, mottle, 0.75, 3.0) + 0.7 * waves(rng, mottle / 2.2, 0.5, min(2 * spread, 3.0))
-        blotches = unit(np.exp(skew * unit(blotches))) if skew else unit(blotches)
-        bank.append(np.stack((furrows, waves(rng, 3.2, 0.5, 3.0), blotches, waves(rng, 60, 0.9, 3.0)), axis=2))
-    return tuple(np.ascontiguousarray(texture, np.float32) for texture in bank)
-
-
-@cache
-def shape_bank() -> np.ndarray:
-    """(512, 512, 4) float32, unit deviation: what bends a border (long, middle, short waves) and varies its colour."""
-    rng = np.random.default_rng(20240627)
-    channels = [waves(rng, wavelength, 0.5, 3.0) for wavelength in (80, 30, 9, 42)]
-    return np.ascontiguousarray(np.stack(channels, axis=2), np.float32)
-
-
-def waves(
-    rng: np.random.Generator, wavelength: float, width: float, spread: float, direction: float = 0.0
-) -> np.ndarray:
-    """Periodic noise about one wavelength (px); `width` is relative, `spread` is of the directions, in radians."""
-    x = np.fft.fftfreq(BANK_SIDE)[None, :]
-    y = np.fft.fftfreq(BANK_SIDE)[:, None]
-    frequency = np.hypot(x, y) + 1e-9
-    away = np.abs((np.arctan2(y, x) - direction + np.pi / 2) % np.pi - np.pi / 2)
-    passed = np.exp(-0.5 * (np.log(frequency * wavelength) / width) ** 2)
-    if spread < 3:
-        passed = passed * np.exp(-0.5 * (away / spread) ** 2)
-    spectrum = rng.standard_normal((2, BANK_SIDE, BANK_SIDE), np.float32)
-    return unit(np.fft.ifft2((spectrum[0] + 1j * spectrum[1]) * passed.astype(np.float32)).real)
-
-
-def unit(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean()) / values.std()

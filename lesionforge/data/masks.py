@@ -1,11 +1,14 @@
-"""The phantom's true lesion masks: one packed bit a pixel, only the box round each lesion, all in one .npz file.
+"""The phantom's true lesion masks: one bit a pixel, only the box round each lesion, all in one .npz file.
 
-with open_masks(folder / MASKS) as masks: mask = masks.read("ISIC_0000001")     # (S, S) bool
+masks = open_masks(folder / MASKS)
+masks.read("ISIC_0000001")      # (S, S) bool
 """
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,25 +17,27 @@ from lesionforge.files import write_whole
 from lesionforge.tables import in_short
 
 MASKS = "true-masks.npz"
-ARRAYS = ("image_id", "side", "box", "start", "bits")
+IMAGE_IDS, SIDES, BOXES, STARTS, BITS = "image_id", "side", "box", "start", "bits"  # arrays of the file
 
 
-@dataclass(frozen=True, slots=True)
-class PackedMask:
-    side: int  # px, the crop is square
-    box: tuple[int, int, int, int]  # left, top, width, height
-    bits: bytes  # the box's rows, 8 px a byte
+class PackedMasks(NamedTuple):
+    """Masks of a run of images."""
+
+    side: np.ndarray  # (N,) uint16, px: crops are square
+    box: np.ndarray  # (N, 4) uint16: left, top, width, height; a width of 0 is an empty mask
+    size: np.ndarray  # (N,) int64, bytes of each
+    bits: np.ndarray  # (sum of size,) uint8: rows of each box, 8 px a byte
 
 
-@dataclass
+@dataclass(frozen=True)
 class Masks:
-    """Masks of many crops, read on demand."""
+    """Masks of many crops, unpacked on demand."""
 
     path: Path
-    side: np.ndarray  # (N,) uint16
-    box: np.ndarray  # (N, 4) uint16
+    side: np.ndarray
+    box: np.ndarray
     start: np.ndarray  # (N + 1,) int64, into bits
-    bits: np.ndarray  # (B,) uint8
+    bits: np.ndarray
     place: dict[str, int] = field(repr=False)
 
     def __len__(self) -> int:
@@ -45,44 +50,43 @@ class Masks:
             BadInput: the file has no mask of that id.
         """
         if image_id not in self.place:
-            raise BadInput(f"{self.path}: no mask of {image_id} among {in_short(list(self.place))}")
+            raise BadInput(f"{self.path}: no mask of {image_id}; it has {in_short(list(self.place))}")
         i = self.place[image_id]
-        bits = self.bits[self.start[i] : self.start[i + 1]].tobytes()
-        return unpack(PackedMask(int(self.side[i]), tuple(self.box[i].tolist()), bits))
+        left, top, width, height = self.box[i].tolist()
+        bits = np.unpackbits(self.bits[self.start[i] : self.start[i + 1]], count=width * height)
+        mask = np.zeros((self.side[i], self.side[i]), bool)
+        mask[top : top + height, left : left + width] = bits.reshape(height, width)
+        return mask
 
 
-def pack(mask: np.ndarray) -> PackedMask:
-    """Pack an (S, S) bool mask; an empty one has a box of width 0."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return PackedMask(len(mask), (0, 0, 0, 0), b"")
-    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    bits = np.packbits(mask[top:bottom, left:right]).tobytes()
-    return PackedMask(len(mask), (left, top, right - left, bottom - top), bits)
+def pack(masks: Sequence[np.ndarray]) -> PackedMasks:
+    """Pack square bool masks of any sizes."""
+    boxes, bits = [], []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        left, top, right, bottom = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+        boxes.append((left, top, right - left, bottom - top))
+        bits.append(np.packbits(mask[top:bottom, left:right]))
+    return PackedMasks(
+        side=np.array([len(mask) for mask in masks], np.uint16),
+        box=np.array(boxes, np.uint16).reshape(-1, 4),
+        size=np.array([len(own) for own in bits], np.int64),
+        bits=np.concatenate([*bits, np.empty(0, np.uint8)]),
+    )
 
 
-def unpack(packed: PackedMask) -> np.ndarray:
-    """(S, S) bool."""
-    left, top, width, height = packed.box
-    mask = np.zeros((packed.side, packed.side), bool)
-    bits = np.unpackbits(np.frombuffer(packed.bits, np.uint8), count=width * height)
-    mask[top : top + height, left : left + width] = bits.reshape(height, width)
-    return mask
-
-
-def write_masks(path: Path, image_ids: list[str], masks: list[PackedMask]) -> None:
-    """Write all masks of a phantom; the same masks give the same bytes."""
-    sizes = np.array([len(mask.bits) for mask in masks], np.int64)
+def write_masks(path: Path, image_ids: Sequence[str], packed: Sequence[PackedMasks]) -> None:
+    """Write masks in the order of `image_ids`; the same masks give the same bytes."""
+    size = np.concatenate([part.size for part in packed])
+    arrays = {
+        IMAGE_IDS: np.array(image_ids, dtype="S"),
+        SIDES: np.concatenate([part.side for part in packed]),
+        BOXES: np.concatenate([part.box for part in packed]),
+        STARTS: np.concatenate(([0], np.cumsum(size))),
+        BITS: np.concatenate([part.bits for part in packed]),
+    }
     with write_whole(path) as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            image_id=np.array(image_ids, dtype="S"),
-            side=np.array([mask.side for mask in masks], np.uint16),
-            box=np.array([mask.box for mask in masks], np.uint16).reshape(-1, 4),
-            start=np.concatenate(([0], np.cumsum(sizes))),
-            bits=np.frombuffer(b"".join(mask.bits for mask in masks), np.uint8),
-        )
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def open_masks(path: Path) -> Masks:
@@ -95,7 +99,7 @@ def open_masks(path: Path) -> Masks:
         raise BadInput(f"{path}: no such file; `lesionforge phantom` writes it beside its images")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            image_id, side, box, start, bits = (arrays[name] for name in ARRAYS)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            image_id, side, box, start, bits = (arrays[name] for name in (IMAGE_IDS, SIDES, BOXES, STARTS, BITS))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: not a file of masks ({error}); make it anew with `lesionforge phantom`") from error
     return Masks(path, side, box, start, bits, {name.decode(): i for i, name in enumerate(image_id)})

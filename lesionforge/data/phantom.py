@@ -5,6 +5,7 @@ benign ones, with overlap; `tbp_lv_*` columns measured on what was drawn. It tra
 that the whole chain can be tried, tested and taught without a download. It proves nothing about real skin.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from lesionforge.progress import progress
 if TYPE_CHECKING:
     import polars as pl
 
-    from lesionforge.data.masks import PackedMask
+    from lesionforge.data.masks import PackedMasks
+
+log = logging.getLogger("lesionforge")
 
 FEWEST, MOST = 300, 401_059  # images; the challenge's train file has 401,059
 REAL_MALIGNANT, REAL_PATIENTS = 393, 1_042
@@ -45,7 +48,8 @@ class PhantomConfig(Config):
     num_patients: int | None = None
     """Patients of the train part; not given: 1,042 for 401,059 images, and fewer for fewer images (295 for 6,000)."""
     malignant_fraction: float | None = None
-    """Share of malignant images in each part; not given: 393 of 401,059 as in the challenge, and more in smaller sets, so that they can train a model (240 of 6,000; at most a tenth)."""
+    """Share of malignant images in each part; not given: the challenge's 393 of 401,059, and more in smaller sets so
+    that they can train a model (240 of 6,000; at most a tenth)."""
     seed: int = 0
     """Same seed, same bytes of every image and table."""
     num_workers: int | None = None
@@ -64,7 +68,7 @@ class Drawn(NamedTuple):
     """A chunk of images as a process returns it."""
 
     jpegs: list[bytes]
-    masks: "list[PackedMask]"
+    masks: "PackedMasks"
     measures: "pl.DataFrame"
 
 
@@ -73,50 +77,39 @@ def phantom(config: PhantomConfig) -> None:
     parts = plan(config)
     if run.already_done(config.out, config):
         return
-    import numpy as np
-
-    from lesionforge.data import challenge_write, masks, patients
+    from lesionforge.data import challenge_write as challenge
+    from lesionforge.data.masks import MASKS, write_masks
+    from lesionforge.data.patients import draw_tables
     from lesionforge.tables import ISIC_ID, TARGET, TEST_COLUMNS, TRAIN_COLUMNS, write_table
 
+    num_workers = config.num_workers or os.cpu_count() or 1
+    written = (
+        ("train", challenge.TRAIN_IMAGES, challenge.TRAIN_METADATA, TRAIN_COLUMNS),
+        ("test", challenge.TEST_IMAGES, challenge.TEST_METADATA, TEST_COLUMNS),
+    )
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
         run.record(folder, "phantom", config)
-        rng = np.random.default_rng([config.seed, 0])
-        images = patients.draw_ids("ISIC_", sum(part.num_images for part in parts), rng)
-        people = patients.draw_ids("IP_", sum(part.num_patients for part in parts), rng)
-        lesions = patients.draw_ids("IL_", len(images), rng)
-        writing = (
-            (challenge_write.TRAIN_IMAGES, challenge_write.TRAIN_METADATA, TRAIN_COLUMNS),
-            (challenge_write.TEST_IMAGES, challenge_write.TEST_METADATA, TEST_COLUMNS),
-        )
-        mask_ids: list[str] = []
-        true_masks: list[PackedMask] = []
-        for stream, (part, (image_file, row_file, columns)) in enumerate(zip(parts, writing, strict=True), start=1):
-            own_images, images = images[: part.num_images], images[part.num_images :]
-            own_people, people = people[: part.num_patients], people[part.num_patients :]
-            own_lesions, lesions = lesions[: part.num_images], lesions[part.num_images :]
-            rng = np.random.default_rng([config.seed, stream])
-            rows = patients.draw_rows(own_images, own_people, own_lesions, part.num_malignant, rng)
-            mask_ids += rows[ISIC_ID].to_list()
+        train, test = draw_tables(parts, config.seed)
+        masks: list[PackedMasks] = []
+        for stream, (part, rows) in enumerate(zip(written, (train, test), strict=True)):
+            name, images, metadata, columns = part
             with (
-                challenge_write.part_files(folder, image_file, row_file, columns) as writer,
-                progress(f"drawing {image_file}", part.num_images) as advance,
+                challenge.part_files(folder, images, metadata, columns) as writer,
+                progress(f"drawing {name}", len(rows)) as advance,
             ):
-                for chunk, drawn in draw_all(rows, (config.seed, stream), config.num_workers or os.cpu_count() or 1):
+                for chunk, drawn in draw_all(rows, (config.seed, stream), num_workers):
                     for image_id, jpeg in zip(chunk[ISIC_ID].to_list(), drawn.jpegs, strict=True):
                         writer.images.write(image_id, jpeg)
                     writer.rows.write(chunk.hstack(drawn.measures))
-                    true_masks += drawn.masks
+                    masks.append(drawn.masks)
                     advance(len(chunk))
-        masks.write_masks(folder / masks.MASKS, mask_ids, true_masks)
-        test = rows.select(ISIC_ID, TARGET)
-        write_table(folder / challenge_write.TEST_TRUTH, test)
-        challenge_write.write_sample_submission(folder / challenge_write.SAMPLE_SUBMISSION, test[ISIC_ID].to_list())
-        facts = {
-            f"{name}_{key}": value
-            for name, part in zip(("train", "test"), parts, strict=True)
-            for key, value in part._asdict().items()
-        }
-        run.mark_done(folder, **facts)
+        write_masks(folder / MASKS, [*train[ISIC_ID].to_list(), *test[ISIC_ID].to_list()], masks)
+        write_table(folder / challenge.TEST_TRUTH, test.select(ISIC_ID, TARGET))
+        challenge.write_sample_submission(folder / challenge.SAMPLE_SUBMISSION, test[ISIC_ID].to_list())
+        for (name, *_), counts in zip(written, parts, strict=True):
+            words = "%s: %s images, %s of them malignant, of %s patients"
+            log.info(words, name, *(f"{counts[i]:,}" for i in (0, 2, 1)))
+        run.mark_done(folder, train=parts[0]._asdict(), test=parts[1]._asdict())
 
 
 def plan(config: PhantomConfig) -> tuple[Part, Part]:
@@ -125,6 +118,10 @@ def plan(config: PhantomConfig) -> tuple[Part, Part]:
     Raises:
         BadInput: a number out of range, or a part that would lack a class.
     """
+    if config.seed < 0:
+        raise BadInput(f"seed is {config.seed}, expected 0 or more")
+    if config.num_workers is not None and config.num_workers < 1:
+        raise BadInput(f"num_workers is {config.num_workers}, expected 1 or more (or none: one a core)")
     if not FEWEST <= config.num_images <= MOST:
         raise BadInput(f"num_images is {config.num_images:,}, expected {FEWEST:,} to {MOST:,}")
     num_test = config.num_images // 10 if config.num_test_images is None else config.num_test_images
@@ -185,7 +182,6 @@ def draw_chunk(rows: "pl.DataFrame", first: int, seed: tuple[int, int]) -> Drawn
     """Draw, measure and encode the images of `rows`; the generator of each is made of the seed and its row number."""
     from dataclasses import fields
 
-    import cv2
     import numpy as np
     import polars as pl
 
@@ -193,16 +189,12 @@ def draw_chunk(rows: "pl.DataFrame", first: int, seed: tuple[int, int]) -> Drawn
 
     skins = [lesions.Skin(**row) for row in rows.select(f.name for f in fields(lesions.Skin)).to_dicts()]
     moles = [lesions.Lesion(**row) for row in rows.select(f.name for f in fields(lesions.Lesion)).to_dicts()]
-    drawn = Drawn([], [], pl.DataFrame())
-    measures = []
-    num_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a crop is too small to share
-    try:
+    jpegs, shapes, measures = [], [], []
+    with lesions.one_thread():
         for row, (skin, lesion) in enumerate(zip(skins, moles, strict=True), start=first):
             image, mask = lesions.draw_crop(skin, lesion, np.random.default_rng([*seed, row]))
-            drawn.jpegs.append(pixels.encode_jpeg(image, JPEG_QUALITY))
-            drawn.masks.append(masks.pack(mask))
+            jpegs.append(pixels.encode_jpeg(image, JPEG_QUALITY))
+            shapes.append(mask)
             measures.append(lesion_measures.measure(image, mask, lesions.FIELD_OF_VIEW_MM))
-    finally:
-        cv2.setNumThreads(num_threads)
-    return drawn._replace(measures=pl.DataFrame(measures, schema=dict.fromkeys(lesion_measures.MEASURED, pl.Float64)))
+    schema = dict.fromkeys(lesion_measures.MEASURED, pl.Float64)
+    return Drawn(jpegs, masks.pack(shapes), pl.DataFrame(measures, schema=schema))

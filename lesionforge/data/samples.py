@@ -71,7 +71,8 @@ def read_samples(
         samples = samples.with_columns(pl.lit(None, pl.String).alias(PATIENT_ID))
     first = [IMAGE_ID, PATIENT_ID, TARGET, SOURCE]
     samples = samples.with_columns(pl.lit(REAL).alias(SOURCE))
-    return samples.select(*first, *(name for name in samples.columns if name not in first))
+    samples = samples.select(*first, *(name for name in samples.columns if name not in first))
+    return samples.rechunk()  # now, while polars has memory to spare: each later step would do it at 200 MB a time
 
 
 def samples_of_ids(image_ids: Sequence[str]) -> pl.DataFrame:
