@@ -2,10 +2,10 @@
 
     python benchmarks/bench_store.py                       # makes a set of 401,059 images and deletes it
     python benchmarks/bench_store.py --images train-image.hdf5 --metadata train-metadata.csv
-    python benchmarks/bench_store.py --num-images 9000     # a quick look
+    python benchmarks/bench_store.py --num-images 9000     # a quick look; `prepare` is then mostly imports
 
-"read" is `store.read(row)`, a view that the decoder takes as it is, against `file[key][()]`; "read + copy" makes a bytes
-object of the view besides, as h5py does, and so pays for bringing the image from memory to the cache.
+"read" is `store.read(row)`, a view that the decoder takes as it is, against `file[key][()]`; "read + copy" makes bytes
+of the view besides, as h5py does, and so pays for bringing the image from memory to the cache.
 The images of the made set are the real lesions where they lie beside the checkout, else noise, repeated under new ids;
 its table has the challenge's 55 columns.
 """

@@ -15,11 +15,17 @@ SIZE = 32
 IDS = pl.Series([f"ISIC_{i:07d}" for i in range(8)])
 
 
-def learner_of(name: str, micro_batch_size: int | None = None, ema_decay: float | None = None) -> Learner:
+def learner_of(
+    name: str,
+    micro_batch_size: int | None = None,
+    ema_decay: float | None = None,
+    precision: str = "fp32",
+    freeze_batch_norm: bool = False,
+) -> Learner:
     torch.manual_seed(0)
     built = model.build_model(name, "random", SIZE)
-    accelerator = inference.build_accelerator("cpu", "fp32")
-    return Learner(built, accelerator, 0, 0.05, (0.9, 0.999), 1.0, micro_batch_size, ema_decay)
+    accelerator = inference.build_accelerator("cpu", precision)
+    return Learner(built, accelerator, 0, 0.05, (0.9, 0.999), 1.0, micro_batch_size, ema_decay, freeze_batch_norm)
 
 
 def batch_of(seed: int = 0) -> Batch:
@@ -113,12 +119,28 @@ def test_the_average_is_lent_and_taken_back() -> None:
 
 
 def test_bf16_keeps_float32_weights() -> None:
-    torch.manual_seed(0)
-    built = model.build_model("test_resnet", "random", SIZE)
-    learner = Learner(built, inference.build_accelerator("cpu", "bf16"), 0, 0.05, (0.9, 0.999), 1.0, None, None)
+    learner = learner_of("test_resnet", precision="bf16")
     learner.take_step(batch_of(), 1e-3, IDS)
     assert {p.dtype for p in learner.params} == {torch.float32}
     exact = learner_of("test_resnet")
     exact.take_step(batch_of(), 1e-3, IDS)
     assert learner.epoch_loss == pytest.approx(exact.epoch_loss, rel=0.02)  # bf16 has 8 bits
     assert learner.epoch_loss != exact.epoch_loss
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
+    learner = learner_of("test_resnet", freeze_batch_norm=True)
+    before = copy_of(learner)
+    learner.take_step(batch_of(), 1e-3, IDS)
+    after = learner.raw.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in after if "running" in name)
+    assert not torch.equal(after["conv1.1.weight"], before["conv1.1.weight"])
+
+
+def test_folded_batch_norm_is_seen() -> None:
+    """A fresh model has zero means and unit variances too; one step of training, and it has its own."""
+    learner = learner_of("test_resnet")
+    assert model.is_folded(learner.raw)
+    learner.take_step(batch_of(), 1e-3, IDS)
+    assert not model.is_folded(learner.raw)
+    assert not model.is_folded(learner_of("test_vit").raw)

@@ -63,12 +63,13 @@ def score_images(
     device: torch.device,
     num_threads: int,
     advance: Callable[[int], None] = lambda count: None,
+    decoded: dict[int, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Logits of a table's images, in its order. (N,) float64."""
     net.eval()
     logits = [np.zeros(0)]
     order = np.arange(len(table))
-    for batch in load_batches(stores, table, order, batch_size, image_size, None, 0, 0, num_threads):
+    for batch in load_batches(stores, table, order, batch_size, image_size, None, 0, 0, num_threads, 0, decoded):
         images, _ = to_device(batch, device)
         logits.append(net(normalise(images)).float().squeeze(1).cpu().double().numpy())
         advance(len(images))

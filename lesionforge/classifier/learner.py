@@ -39,6 +39,7 @@ class Learner:
         clip_grad_norm: float | None,
         micro_batch_size: int | None,
         ema_decay: float | None,
+        freeze_batch_norm: bool,
     ) -> None:
         self.built = built
         self.accelerator = accelerator
@@ -51,6 +52,7 @@ class Learner:
         self.max_norm = clip_grad_norm or math.inf
         self.micro_batch_size = micro_batch_size
         self.ema_decay = ema_decay
+        self.frozen = model.batch_norms(self.raw) if freeze_batch_norm else []
         self.ema: Tensors = {}
         if ema_decay is not None:
             self.ema = {name: tensor.clone() for name, tensor in self.raw.state_dict().items()}
@@ -63,7 +65,8 @@ class Learner:
 
     def __str__(self) -> str:
         millions = sum(p.numel() for p in self.params) / 1e6
-        return f"{self.built.name} ({millions:.1f} M parameters, {self.built.image_size} px, weights: {self.built.weights})"
+        built = self.built
+        return f"{built.name} ({millions:.1f} M parameters, {built.image_size} px, weights: {built.weights})"
 
     def take_step(self, batch: Batch, lr: float, image_ids: pl.Series) -> None:
         """One optimizer step on one batch. A loss or gradient that is not finite changes nothing and is counted.
@@ -72,6 +75,8 @@ class Learner:
             BadInput: too many bad steps in a row; names the images of the last.
         """
         self.net.train()
+        for layer in self.frozen:
+            layer.eval()
         optim.set_lr(self.optimizer, lr)
         torch.manual_seed(np.random.SeedSequence((self.seed, self.step)).generate_state(1, np.uint64).item())
         images, targets = inference.to_device(batch, self.accelerator.device)
@@ -133,24 +138,32 @@ class Learner:
         finally:
             self.raw.load_state_dict(own)
 
-    def score(self, stores: Sequence[Store], table: pl.DataFrame, batch_size: int, num_threads: int) -> np.ndarray:
-        """Logits of a table's images by the weights that count now. (N,) float64."""
+    def score(
+        self,
+        stores: Sequence[Store],
+        table: pl.DataFrame,
+        batch_size: int,
+        num_threads: int,
+        decoded: dict[int, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Logits of a table's images by the present weights, averaged where an average is kept. (N,) float64."""
         with self.averaged_weights():
             return inference.score_images(
                 self.net, self.normalise, stores, table, batch_size, self.built.image_size, self.accelerator.device,
-                num_threads,
+                num_threads, decoded=decoded,
             )  # fmt: skip
 
     def keep_if_best(self, pauc: float, epoch: int) -> None:
         if pauc > self.best_pauc:
             self.best_pauc, self.best_epoch = pauc, epoch
-            self.best = {
-                name: tensor.detach().cpu().clone() for name, tensor in (self.ema or self.raw.state_dict()).items()
-            }
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.current().items()}
 
     def weights(self) -> Tensors:
         """The weights that count: the best where they were kept, else the average, else the last."""
-        return self.best or self.ema or dict(self.raw.state_dict())
+        return self.best or self.current()
+
+    def current(self) -> Tensors:
+        return self.ema or dict(self.raw.state_dict())
 
     def state(self) -> tuple[int, Tensors, dict[str, Any]]:
         """(step, tensors, facts) for a checkpoint."""

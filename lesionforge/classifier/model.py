@@ -167,6 +167,22 @@ def check_forward(built: Built) -> None:
         built.model.train(training)
 
 
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+def is_folded(model: nn.Module) -> bool:
+    """Whether every batch norm is the identity, as in weights dequantised from a deployed model.
+
+    Training such a model as usual ruins it: the batch's own statistics take the place of none.
+    """
+    layers = [layer.state_dict() for layer in batch_norms(model)]
+    return bool(layers) and all(
+        torch.all(layer["running_mean"] == 0) and torch.allclose(layer["running_var"], torch.ones(()), atol=1e-4)
+        for layer in layers
+    )
+
+
 def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Fill a model from a state dict; every key must be there."""
     with contextlib.suppress(RuntimeError):

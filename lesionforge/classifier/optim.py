@@ -7,7 +7,7 @@ from torch import nn
 
 
 def build_optimizer(model: nn.Module, weight_decay: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """AdamW, its rate set by `set_lr`; biases and norm scales (one-dimensional parameters) are not decayed, as in timm."""
+    """AdamW, its rate set by `set_lr`; biases and norm scales (one-dimensional) are not decayed, as in timm."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

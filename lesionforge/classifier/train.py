@@ -59,6 +59,8 @@ class ModelConfig(Config):
     """Mean of the normalisation, RGB in [0, 1]; none takes the weights' own."""
     std: tuple[float, float, float] | None = None
     """Standard deviation of the normalisation; none takes the weights' own."""
+    freeze_batch_norm: bool = False
+    """Keep batch norm's running statistics as the weights have them; for small batches, and for folded weights."""
     timm_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's constructor, e.g. --model.timm_args.drop_path_rate 0.1."""
 
@@ -145,6 +147,7 @@ def train(config: TrainConfig) -> None:
 
         augmentation = augment.build_augmentation(config.augment)
         decoded: dict[int, np.ndarray] | None = {} if config.hardware.cache_decoded else None
+        decoded_val: dict[int, np.ndarray] | None = {} if config.hardware.cache_decoded else None
 
         def order_of(epoch: int) -> "np.ndarray":
             if config.data.sampler == "balanced":
@@ -159,10 +162,13 @@ def train(config: TrainConfig) -> None:
             config.model.timm_args,
         )  # fmt: skip
         model.check_forward(built)
+        if config.model.weights != model.RANDOM and not config.model.freeze_batch_norm and model.is_folded(built.model):
+            log.warning("these weights' batch norms are folded away; train them with --model.freeze-batch-norm")
         accelerator = inference.build_accelerator(config.hardware.device, config.optim.precision)
         learner = Learner(
             built, accelerator, config.seed, config.optim.weight_decay, config.optim.betas,
             config.optim.clip_grad_norm, config.optim.micro_batch_size, config.optim.ema_decay,
+            config.model.freeze_batch_norm,
         )  # fmt: skip
         if (found := checkpoint.load_checkpoint(config.out / run.CHECKPOINTS)) is not None:
             learner.restore(found, config.out)
@@ -198,7 +204,9 @@ def train(config: TrainConfig) -> None:
                             "train_loss": learner.mean_loss(steps_per_epoch),
                         }
                         if config.val_every and ((epoch + 1) % config.val_every == 0 or learner.step == num_steps):
-                            logits = learner.score(stores, val, config.data.batch_size, config.hardware.loader_threads)
+                            logits = learner.score(
+                                stores, val, config.data.batch_size, config.hardware.loader_threads, decoded_val
+                            )
                             row["val_pauc"] = metrics.pauc(val[tables.TARGET].to_numpy(), logits)
                             row["val_auc"] = metrics.roc_auc(val[tables.TARGET].to_numpy(), logits)
                             if config.select == "best_val":
@@ -247,8 +255,10 @@ def read_data(config: TrainConfig) -> "tuple[list[Store], pl.DataFrame, pl.DataF
     write_json(config.out / run.INPUTS, inputs)
     samples = stores[0].samples()
     val = part_of(samples, split, tables.VAL)
-    if config.val_every and val.is_empty():
-        raise BadInput(f"{config.data.split} has no part val to score; set val_every to 0")
+    if config.val_every and val[tables.TARGET].n_unique() != 2:
+        raise BadInput(
+            f"{config.data.split}: part val has {len(val):,} images and not both classes; set val_every to 0"
+        )
     if not (config.out / run.MIX).exists():
         synthetic = [store.samples() for store in stores[1:]]
         mix = draw_mix(part_of(samples, split, tables.TRAIN), synthetic, **config.data.mix.model_dump())

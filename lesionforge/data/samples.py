@@ -145,11 +145,11 @@ def read_typed(path: Path, named: Sequence[str]) -> pl.DataFrame:
     the numbers as such takes a quarter of the time that polars needs to find the types, and half the memory.)
     """
     names = (*IMAGE_ID_NAMES, *TARGET_NAMES, *PATIENT_ID_NAMES, *TRAIN_COLUMNS, *named)
-    types = {name: pl.String for name in names if name not in NUMBER_COLUMNS or name in named}
+    text: dict[str, type[pl.DataType]] = {n: pl.String for n in names if n not in NUMBER_COLUMNS or n in named}
     try:
-        return read_table(path, types=dict.fromkeys(NUMBER_COLUMNS, pl.Float64) | types)
+        return read_table(path, types=dict.fromkeys(NUMBER_COLUMNS, pl.Float64) | text)
     except BadInput:
-        return read_table(path, types=types)
+        return read_table(path, types=text)
 
 
 def find_column(
@@ -203,26 +203,26 @@ def renamed_columns(columns: Sequence[str], path: Path) -> list[str]:
 
 def problems_of_ids(ids: pl.Series) -> list[str]:
     """Missing, unsafe and repeated image ids."""
-    problems = rows_where(ids, ids.is_null(), "have no image id")
-    problems += rows_where(ids, ~ids.str.contains(SAFE_ID), "hold an id that is no plain name, such as a path")
-    return problems + rows_where(ids, ids.is_duplicated() & ids.is_not_null(), "hold an id that is given twice")
+    problems = rows_where(ids, ids.is_null(), "no image id")
+    problems += rows_where(ids, ~ids.str.contains(SAFE_ID), "an id that is no plain name, such as a path,")
+    return problems + rows_where(ids, ids.is_duplicated() & ids.is_not_null(), "an id given twice")
 
 
 def rows_where(values: pl.Series, chosen: pl.Series, what: str) -> list[str]:
-    """`column isic_id: 2 rows hold an id that is given twice (line 2: ISIC_1, line 3: ISIC_1)`, or nothing."""
+    """[`column isic_id: an id given twice in 2 rows (line 2: 'ISIC_1', line 3: 'ISIC_1')`], or nothing."""
     rows = chosen.fill_null(False).arg_true()
     if len(rows) == 0:
         return []
     shown = [f"line {row + 2}: {values[row]!r}" for row in rows.head(5).to_list()]  # the header is line 1
     more = ", ..." if len(rows) > len(shown) else ""
     counted = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    return [f"column {values.name}: {counted} {what} ({', '.join(shown)}{more})"]
+    return [f"column {values.name}: {what} in {counted} ({', '.join(shown)}{more})"]
 
 
 def targets_of(values: pl.Series, malignant_values: Sequence[str], problems: list[str]) -> pl.Series:
     """Int8 targets of a text column: 0 and 1, or whether the value is one of `malignant_values`."""
     values = values.str.strip_chars()
-    problems += rows_where(values, values.is_null(), "have no target")
+    problems += rows_where(values, values.is_null(), "no target")
     if malignant_values:
         found = values.drop_nulls().unique(maintain_order=True).to_list()
         unseen = [value for value in malignant_values if value not in found]
@@ -234,7 +234,7 @@ def targets_of(values: pl.Series, malignant_values: Sequence[str], problems: lis
         return values.is_in(list(malignant_values)).cast(pl.Int8)
     numbers = values.cast(pl.Float64, strict=False)
     wrong = values.is_not_null() & ~numbers.is_in([0.0, 1.0]).fill_null(False)
-    problems += rows_where(values, wrong, "hold something else than 0 or 1; see --malignant-values")
+    problems += rows_where(values, wrong, "something else than 0 or 1 (see --malignant-values)")
     return numbers.set(wrong, None).cast(pl.Int8)
 
 
@@ -244,7 +244,7 @@ def numbers_of(values: pl.Series, problems: list[str]) -> pl.Series:
     if numbers.dtype == pl.String:
         problems.append(f"column {values.name}: true and false, expected numbers")
         return numbers
-    problems += rows_where(values, values.is_not_null() & numbers.is_null(), "hold something else than a number")
+    problems += rows_where(values, values.is_not_null() & numbers.is_null(), "something else than a number")
     return numbers
 
 
