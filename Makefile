@@ -11,10 +11,9 @@ SHELL = /bin/bash
 venv: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
-	command -v uv > /dev/null || $(PYTHON) -m pip install --quiet uv
-	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) .venv
-	uv pip sync --quiet --python .venv --require-hashes requirements.lock
-	uv pip install --quiet --python .venv --no-deps --editable .
+	[ -x $(BIN)/uv ] || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip install --quiet --python .venv --require-hashes --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
 demo: venv
@@ -30,7 +29,7 @@ test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
 
 bench: venv
-	uv pip install --quiet --python .venv --require-hashes --no-deps -r benchmarks/requirements.lock
+	$(BIN)/uv pip install --quiet --python .venv --require-hashes --no-deps --requirements benchmarks/requirements.lock
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script --write || exit 1; done
 
 clean:

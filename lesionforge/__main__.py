@@ -1,4 +1,4 @@
-"""`python -m lesionforge VERB ...`, the form that torchrun starts."""
+"""`python -m lesionforge VERB ...`, for where the command is not on the path."""
 
 import sys
 

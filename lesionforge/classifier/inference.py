@@ -15,7 +15,7 @@ from lesionforge.errors import BadInput
 
 
 def build_accelerator(device: str, precision: str) -> Accelerator:
-    """Device and precision for one process, or for one of those that torchrun starts.
+    """Device and precision.
 
     Args:
         device: "auto" takes a GPU where there is one; "cpu", "cuda" and "mps" insist.
@@ -25,7 +25,10 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if not has_it.get(device, True):
         raise BadInput(f"hardware.device: {device} asked for and none found; use --hardware.device cpu, or auto")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice, with other settings
-    return Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    if accelerator.num_processes > 1:
+        raise BadInput(f"started as one of {accelerator.num_processes} processes; start one, without torchrun")
+    return accelerator
 
 
 class Normalise(nn.Module):
