@@ -36,7 +36,12 @@ def lesionforge(*words: str | Path) -> None:
 
 def demo(out: Path) -> None:
     started = time.monotonic()
-    challenge, store, hidden, split = out / "challenge", out / "stores/train", out / "stores/test", out / "splits/patient"
+    challenge, store, hidden, split = (
+        out / "challenge",
+        out / "stores/train",
+        out / "stores/test",
+        out / "splits/patient",
+    )
 
     lesionforge("phantom", "--num-images", "6000", "--out", challenge)
     for part, made in (("train", store), ("test", hidden)):

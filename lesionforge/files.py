@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and their hashes."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import IO, Any
 from lesionforge.errors import BadInput
 
 PARTIAL = ".partial"  # what an unfinished file or folder is called; safe to delete
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def sha256_of_bytes(data: bytes | memoryview) -> str:
@@ -46,7 +48,8 @@ def write_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     The temporary file lies in the same folder (a rename over file systems is a copy), is flushed and fsynced, then
     renamed, then the folder is fsynced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with disk_errors(path), open(partial, mode) as file:
@@ -64,23 +67,43 @@ def write_folder_whole(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block ends without error.
 
     Raises:
-        BadInput: `path` exists already and is not an empty folder.
+        BadInput: `path` exists already and is not an empty folder, or another process is making it.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path} exists already; name another folder, or delete it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    with disk_errors(path):
+        partial.mkdir(parents=True, exist_ok=True)
+    with locked(partial, path):
+        try:
+            for entry in partial.iterdir():  # what a killed process left
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with disk_errors(path):
+                yield partial
+            if path.exists():
+                path.rmdir()
+            os.replace(partial, path)
+            fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, made: Path) -> Iterator[None]:
+    """Hold an existing folder for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        BadInput: another process holds it, and so is at work on `made`.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with disk_errors(path):
-            yield partial
-        if path.exists():
-            path.rmdir()
-        os.replace(partial, path)
-        fsync_folder(path.parent)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(f"{made}: another lesionforge is at work on it; wait for its end, or name another") from error
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -95,8 +118,8 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: cannot be written, the disk is full or a limit is reached ({error.strerror}; "
                 f"{free:,.0f} MiB free); nothing was changed, make room and run the same command again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise BadInput(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to") from error
+        if error.errno in UNWRITABLE:
+            raise BadInput(f"{path}: cannot be written ({error.strerror}); choose a folder of your own") from error
         raise
 
 

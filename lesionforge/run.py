@@ -6,6 +6,7 @@ log.txt           what the terminal said
 done.json         written last; a folder without it is unfinished
 """
 
+import json
 import logging
 import platform
 import shlex
@@ -74,7 +75,7 @@ def already_done(out: Path, config: Config) -> bool:
         raise BadInput(f"{out} exists and is not a run folder (no {CONFIG} in it); name another folder with --out")
     differences = differing_keys(read_recipe(out / CONFIG).settings, config)
     if differences:
-        listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differences)
+        listed = in_short([f"{key}: {as_typed(old)} there, {as_typed(new)} now" for key, old, new in differences])
         raise BadInput(f"{out} holds a run of another config ({listed}); name another --out, or delete that folder")
     if (out / DONE).is_file():
         log.info("%s: finished already, nothing to do", out)
@@ -99,6 +100,11 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             rows[f"{prefix}{key}"] = value
     return rows
+
+
+def as_typed(value: Any) -> str:
+    """A setting as a recipe has it: `true`, `none`, `[0.9, 0.999]`."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def record(folder: Path, verb: str, config: Config) -> None:

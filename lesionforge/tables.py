@@ -7,9 +7,9 @@
 Column names are spelled here and nowhere else.
 """
 
+import hashlib
 import os
 import re
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,7 +68,7 @@ TBP_NUMBERS_AFTER_LOCATION = (
     "tbp_lv_x", "tbp_lv_y", "tbp_lv_z",
 )  # fmt: skip
 
-# The 11 columns that the test file lacks; several are filled for malignant rows only, so a model that reads them cheats.
+# The 11 columns that the test file lacks; several are filled for malignant rows only: a model that reads them cheats.
 IDDX = ("iddx_full", "iddx_1", "iddx_2", "iddx_3", "iddx_4", "iddx_5")
 MITOTIC_INDEX, THICKNESS, DNN_CONFIDENCE = "mel_mitotic_index", "mel_thick_mm", "tbp_lv_dnn_lesion_confidence"
 TRAIN_ONLY_COLUMNS = (TARGET, LESION_ID, *IDDX, MITOTIC_INDEX, THICKNESS, DNN_CONFIDENCE)

@@ -23,17 +23,18 @@ def test_every_type_has_the_target_it_was_drawn_for(drawn: tuple[np.ndarray, np.
     assert set(types.tolist()) == set(range(len(TYPES)))
 
 
-def test_the_drawn_abcd_traits_tell_malignant_from_benign_well_but_not_perfectly(
+def test_the_drawn_traits_tell_malignant_from_benign_well_but_not_perfectly(
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """An AUC of 0.90 with asymmetry, border, variegation, diameter and redness; each trait alone is weak."""
+    """Logistic regression: an AUC of 0.875 on asymmetry, border, variegation, diameter; 0.946 with redness."""
     targets, types = drawn
     lesions = draw_lesions(types, np.random.default_rng(1))
     traits = np.log(np.stack([lesions[k] for k in ("asymmetry", "border", "variegation", "diameter", "haem")], axis=1))
-    model = LogisticRegression(max_iter=500).fit(traits[:12_000], targets[:12_000])
-    assert 0.88 < roc_auc_score(targets[12_000:], model.decision_function(traits[12_000:])) < 0.93
+    for seen, low, high in ((4, 0.86, 0.89), (5, 0.93, 0.96)):
+        model = LogisticRegression(max_iter=500).fit(traits[:12_000, :seen], targets[:12_000])
+        assert low < roc_auc_score(targets[12_000:], model.decision_function(traits[12_000:, :seen])) < high
     for trait in traits.T:
-        assert 0.6 < roc_auc_score(targets, trait) < 0.85
+        assert 0.6 < roc_auc_score(targets, trait) < 0.87  # none tells all
 
 
 def test_traits_stay_in_range(drawn: tuple[np.ndarray, np.ndarray]) -> None:

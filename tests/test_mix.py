@@ -136,7 +136,7 @@ def test_shortages_are_refused_at_once() -> None:
         "--data.mix.scale auto to scale all counts"
     )
     with pytest.raises(
-        BadInput, match=r"asked 5 synthetic malignant, the synthetic stores hold 0; use a larger store$"
+        BadInput, match=r"asked 5 synthetic malignant, the synthetic stores hold 0; name stores of .* by --data.synthetic$"
     ):
         drawn(real(10, 10), malignant=5, benign=5, synthetic_malignant=5, scale="auto")
 

@@ -123,6 +123,14 @@ def test_images_without_any_table(folder: Path, tmp_path: Path) -> None:
     assert open_store(tmp_path / "store").samples(["image_id", "target"]).rows() == [(name, None) for name in IMAGES]
 
 
+def test_generated_lesions_say_so(folder: Path, table: Path, tmp_path: Path) -> None:
+    """A mix may draw them into training; split and val never take them."""
+    prepare(PrepareConfig(images=folder, metadata=table, source="synthetic", out=tmp_path / "s"))
+    assert set(open_store(tmp_path / "s").samples([tables.SOURCE])[tables.SOURCE]) == {tables.SYNTHETIC}
+    said = refusal(tmp_path / "u", images=folder, source="synthetic", unlabelled=True)
+    assert "a synthetic lesion is malignant or benign" in said
+
+
 def test_ids_are_compared_both_ways(hdf5: Path, table: Path, tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
     rows = table.read_text().replace("ISIC_0000001", "ISIC_7777777")
     table.write_text(rows + "ISIC_8888888,1,IP_9\n")

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from conftest import blob
 
 from lesionforge import run, tables
 from lesionforge.classifier.train import TrainConfig, train
+from lesionforge.data.store import write_store
 from lesionforge.errors import BadInput
 from lesionforge.files import sha256_of_file
 from lesionforge.recipe import read_recipe
@@ -214,3 +217,29 @@ def test_wandb_stays_on_the_machine(blobs: Path, blob_split: Path, tmp_path: Pat
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     train(config_of(tmp_path / "r", blobs, blob_split, track={"wandb": "offline"}, optim={"epochs": 1}))
     assert list((tmp_path / "r" / "wandb").glob("offline-run-*"))
+
+
+def test_synthetic_lesions_join_the_mix_by_the_path_of_their_store(
+    blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    """They come from another store, are drawn as asked, and val knows none of them."""
+    synthetic = tmp_path / "synthetic"
+    synthetic.mkdir()
+    rng = np.random.default_rng(5)
+    ids = [f"gen_{i}" for i in range(6)]
+    samples = pl.DataFrame(
+        {
+            tables.IMAGE_ID: ids,
+            tables.PATIENT_ID: pl.Series([None] * 6, dtype=pl.String),
+            tables.TARGET: pl.Series([1] * 6, dtype=pl.Int8),
+            tables.SOURCE: [tables.SYNTHETIC] * 6,
+        }
+    )
+    write_store(synthetic, [(image_id, blob(rng, True)) for image_id in ids], samples)
+    run.mark_done(synthetic)
+    data = {"synthetic": [synthetic], "mix": {"malignant": 5, "benign": 20, "synthetic_malignant": 5}}
+    train(config_of(tmp_path / "r", blobs, blob_split, data=data, optim={"epochs": 1}))
+    mix = pl.read_parquet(tmp_path / "r" / run.MIX)
+    drawn = mix.filter(pl.col(tables.SOURCE) == tables.SYNTHETIC)
+    assert (len(mix), len(drawn), set(drawn[tables.STORE])) == (30, 5, {1})
+    assert "drew 5+5 synthetic/20" in (tmp_path / "r" / run.LOG).read_text()

@@ -43,6 +43,8 @@ class PredictConfig(Config):
 def predict(config: PredictConfig) -> None:
     """Write RUN/predictions/PART.parquet: image_id, patient_id, part, target, score, logit (float64)."""
     run.require_done(config.run, "train")
+    if not (config.run / run.WEIGHTS).is_file():
+        raise BadInput(f"{config.run}: not a training run (no {run.WEIGHTS}); make one with `lesionforge train`")
     import torch
 
     from lesionforge import tables
@@ -120,7 +122,8 @@ def is_made(path: Path, made_from: dict[str, str]) -> bool:
         return False
     differ = [key for key, value in made_from.items() if read_json(record).get(key) != value]
     if differ:
-        raise BadInput(f"{path} was made with another {' and '.join(differ)}; use --name, or delete that file first")
+        cure = "give these another --name, or delete that file first"
+        raise BadInput(f"{path} was made with another {' and another '.join(differ)}; {cure}")
     log.info("%s: finished already, nothing to do", path)
     return True
 

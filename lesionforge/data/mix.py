@@ -74,7 +74,8 @@ def pools_of(train: pl.DataFrame, synthetic: Sequence[pl.DataFrame]) -> dict[str
         if wrong := int((samples[tables.SOURCE] != source).fill_null(True).sum()):
             what = f"synthetic store {number}" if number else "real store"
             raise BadInput(
-                f"the {what} holds {wrong:,} images whose source is not {source}; give it in the other place"
+                f"the {what} holds {wrong:,} images whose source is not {source}; name real lesions by --data.store, "
+                "generated ones (`lesionforge prepare --source synthetic`) by --data.synthetic"
             )
         if unlabelled := samples[tables.TARGET].null_count():
             raise BadInput(f"{unlabelled:,} images of store {number} have no target; a mix needs labelled images")
@@ -140,12 +141,12 @@ def refuse_shortage(wanted: dict[str, int], pools: dict[str, pl.DataFrame], scal
         if num > pools[name].height
     ]
     if short:
-        cure = (
-            "use a larger store"
-            if scale == "auto"
-            else "use a larger store, or --data.mix.scale auto to scale all counts"
-        )
-        raise BadInput(f"the mix cannot be drawn: {'; '.join(short)}; {cure}")
+        cures = ["use a larger store"]
+        if scale == "exact":
+            cures.append("--data.mix.scale auto to scale all counts")
+        if any(wanted[name] and not pools[name].height for name in POOLS if "synthetic" in name):  # no factor mends that
+            cures = ["name stores of generated lesions by --data.synthetic"]
+        raise BadInput(f"the mix cannot be drawn: {'; '.join(short)}; {', or '.join(cures)}")
 
 
 def drawn(pool: pl.DataFrame, num: int, entropy: list[int]) -> pl.DataFrame:

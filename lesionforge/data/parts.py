@@ -31,11 +31,13 @@ def read_split(path: Path, fold: int | None = None) -> pl.DataFrame:
     table = read_split_table(path)
     if tables.PART in table.columns:
         if fold is not None:
-            raise BadInput(f"{path}: holds parts, not folds, but fold {fold} is asked for; leave the fold away")
+            raise BadInput(f"{path}: holds parts, not folds, but fold {fold} is asked for; leave --data.fold away")
         return table
     folds = sorted(set(table[tables.FOLD].unique()) - {NEVER_HELD_OUT})
     if fold is None:
-        raise BadInput(f"{path}: holds {len(folds)} folds; say which one is val, {folds[0]} to {folds[-1]}")
+        raise BadInput(
+            f"{path}: holds {len(folds)} folds; say which one is val, {folds[0]} to {folds[-1]}, by --data.fold"
+        )
     if fold not in folds:
         raise BadInput(f"{path}: has no fold {fold}; it has {tables.in_short(folds)}")
     held_out = pl.col(tables.FOLD) == fold
@@ -48,8 +50,12 @@ def read_split_table(path: Path) -> pl.DataFrame:
 
     The id column may be called isic_id. All problems of the file are listed at once.
     """
+    if not path.exists():
+        raise BadInput(f"{path}: no such folder or file; make a split with `lesionforge split`")
     if path.is_dir():
         run.require_done(path, "split")
+        if not (path / run.LEAKS).is_file():
+            raise BadInput(f"{path}: not a split (no {run.LEAKS}); make one with `lesionforge split`")
         done, path = read_json(path / run.DONE), path / run.SPLIT
         if not path.is_file() or sha256_of_file(path) != done.get("split_sha256"):
             raise BadInput(f"{path}: missing, or changed since `lesionforge split` wrote it; make the split anew")

@@ -264,7 +264,7 @@ def draw_skins(
         "kind": patient["kinds"][of_patient, rng.integers(0, 3, number)],
         "furrows": patient["texture"][of_patient] * spread(0.056, 0.40) * (1 + 0.4 * old),
         "mottle": np.minimum(spread(0.052, 0.55) * (1 + 0.5 * old), 0.13),
-        "flush": spread(0.038, 0.5),
+        "flush": spread(0.030, 0.5),
         "glints": np.clip(rng.normal(0.05, 0.40, number), 0, 1) * ~polarized,
         "gradient": np.abs(rng.normal(0, 0.13, number)) + np.where(rng.random(number) < 0.05, 0.4, 0),
         "vignette": rng.normal(0.06, 0.10, number),

@@ -54,6 +54,8 @@ class PrepareConfig(Config):
     """Values of the target column that mean malignant (HAM10000: mel bcc akiec); all others mean benign."""
     unlabelled: bool = False
     """The images have no target, as new images to predict on; the tables may be left out."""
+    source: Literal["real", "synthetic"] = "real"
+    """Whether these lesions were photographed or generated; a mix draws synthetic ones into training only."""
     check: Literal["header", "decode"] = "header"
     """Look at each image's header and end, or decode each image too (slower; finds damage within)."""
 
@@ -64,14 +66,18 @@ def prepare(config: PrepareConfig) -> None:
     Raises:
         BadInput: anything wrong with a table, an id, an image or the disk; then no store is left behind.
     """
+    import polars as pl
+
     from lesionforge.data.sources import open_images
     from lesionforge.data.store import write_store
-    from lesionforge.tables import IMAGE_ID
+    from lesionforge.tables import IMAGE_ID, SOURCE
 
     if run.already_done(config.out, config):
         return
     if config.metadata is None and config.ground_truth is None and not config.unlabelled:
         raise BadInput("no table was named; name one by --metadata or --ground-truth, or say --unlabelled")
+    if config.source == "synthetic" and config.unlabelled:
+        raise BadInput("--source synthetic: a synthetic lesion is malignant or benign; leave --unlabelled away")
     if not config.images.exists():
         raise BadInput(f"{config.images}: no such file or folder; name the challenge's HDF5 file or a folder of images")
     started = time.monotonic()
@@ -80,6 +86,7 @@ def prepare(config: PrepareConfig) -> None:
         samples = read_tables(config)
         with closing(open_images(config.images)) as images:
             samples, keys = matched(samples, images, config)
+            samples = samples.with_columns(pl.lit(config.source).alias(SOURCE))
             if config.in_place:
                 place = place_in_hdf5(images, keys)
             else:

@@ -198,15 +198,18 @@ def refuse_unknown_patients(config: SplitConfig, samples: "pl.DataFrame") -> Non
 
 def refuse_one_class(report: dict[str, Any], by: str) -> None:
     from lesionforge.data.parts import ALWAYS_TRAINED_ON
+    from lesionforge.tables import in_short
 
     bad = {name: part for name, part in report["parts"].items() if not (part["malignant"] and part["benign"])}
     if len(report["parts"]) > 2:
         bad.pop(ALWAYS_TRAINED_ON, None)  # others are trained on beside it
     if bad:
-        listed = "; ".join(
-            f"{name}: {part['malignant']:,} malignant, {part['benign']:,} benign"
-            + (f", {part['institution']}" if "institution" in part else "")
-            for name, part in bad.items()
+        listed = in_short(
+            [
+                f"{name}: {part['malignant']:,} malignant and {part['benign']:,} benign images"
+                + (f" of {part['institution']}" if "institution" in part else "")
+                for name, part in bad.items()
+            ]
         )
         cure = "ask for fewer or larger parts, or prepare more images"
         if by == "institution":
@@ -262,11 +265,11 @@ def as_text(report: dict[str, Any]) -> str:
     """The leak report as a person reads it."""
     columns = ("images", "patients", "malignant", "benign")
     width = max(len("shared between parts"), *(len(name) for name in report["parts"]))
-    lines = [f"split {report['name']}", f"{'':{width}}" + "".join(f"{name:>12}" for name in columns) + "  malignant"]
+    lines = [f"split {report['name']}", f"{'':{width}}" + "".join(f"{name:>12}" for name in columns) + "% malignant".rjust(13)]
     for name, part in report["parts"].items():
         share = part["malignant"] / part["images"]
         institution = f"  {part['institution']}" if "institution" in part else ""
-        lines.append(f"{name:{width}}" + "".join(f"{part[c]:>12,}" for c in columns) + f"{share:>11.3%}{institution}")
+        lines.append(f"{name:{width}}" + "".join(f"{part[c]:>12,}" for c in columns) + f"{share:>13.3%}{institution}")
     shared = ", ".join(f"{num:,} {what}" for what, num in report["shared"].items())
     lines.append(f"{'shared between parts':{width}}  {shared}")
     if unknown := report["images_of_unknown_patients"]:
