@@ -21,8 +21,10 @@ DISTRIBUTIONS = {
     "super_downsampled": ["--data.mix.scale", "auto"],
     "balanced_aug": ["--data.mix.malignant", "all", "--data.mix.benign", "all"],
 }
-TRAINING = """--model.weights random --data.image-size 64 --data.batch-size 32 --data.samples-per-epoch 480
-    --optim.epochs 24 --optim.lr 1e-3 --val-every 8 --hardware.cache-decoded""".split()
+TRAINING = shlex.split(
+    "--model.weights random --data.image-size 64 --data.batch-size 32 --data.samples-per-epoch 480 "
+    "--optim.epochs 24 --optim.lr 1e-3 --val-every 8 --hardware.cache-decoded"
+)
 SHOWN = {"pauc": "pAUC", "roc_auc": "AUC", "sensitivity_at_90_specificity": "sens. at 90 % spec."}
 
 
@@ -76,7 +78,7 @@ def demo(out: Path) -> None:
     print(f"\nchallenge files  {challenge}\nstores           {store}, {hidden}\nleak report      {split / run.LEAKS}")
     for folder in runs.values():
         print(f"run              {folder}  (evaluation/, submission/submission.csv, log.txt, tensorboard/)")
-    print(f"\nThe phantom proves nothing about skin. Research software, not a medical device. ", end="")
+    print("\nThe phantom proves nothing about skin. Research software, not a medical device. ", end="")
     print(f"Done in {in_words(time.monotonic() - started)}.")
 
 

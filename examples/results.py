@@ -1,4 +1,4 @@
-"""The runs of `examples/real.sh` as the Markdown table of docs/results-real.md: `python examples/results.py OUT/runs`."""
+"""The runs of `examples/real.sh` as a Markdown table: `python examples/results.py OUT/runs`."""
 
 import sys
 from pathlib import Path
