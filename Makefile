@@ -24,9 +24,10 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Nothing is fetched while testing: the hub is offline and Weights & Biases stays on the machine.
+# Nothing is fetched while testing: the hub is offline and Weights & Biases stays on the machine. One thread a process:
+# two processes of two threads each on two cores wait for each other.
 test: lint
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
 
 bench: venv
 	$(BIN)/uv pip install --quiet --python .venv --require-hashes --no-deps --requirements benchmarks/requirements.lock

@@ -100,7 +100,9 @@ def locked(folder: Path, made: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BadInput(f"{made}: another lesionforge is at work on it; wait for its end, or name another") from error
+            raise BadInput(
+                f"{made}: another lesionforge is at work on it; wait for its end, or name another"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -25,7 +25,7 @@ from typing import Any
 import lesionforge
 from lesionforge.config import Config, to_yaml
 from lesionforge.errors import BadInput
-from lesionforge.files import PARTIAL, disk_errors, read_json, write_json, write_whole
+from lesionforge.files import PARTIAL, disk_errors, locked, read_json, write_json, write_whole
 from lesionforge.recipe import read_recipe
 
 log = logging.getLogger("lesionforge")
@@ -60,6 +60,7 @@ PREVIEW = "preview.png"
 # a submission
 SUBMISSION = "submission.csv"
 
+MOST_DIFFERENCES = 8  # keys that a refusal names, our choice
 RECORDED_PACKAGES = ("torch", "timm", "numpy", "polars", "opencv-python-headless", "accelerate", "safetensors", "h5py")
 
 
@@ -75,7 +76,11 @@ def already_done(out: Path, config: Config) -> bool:
         raise BadInput(f"{out} exists and is not a run folder (no {CONFIG} in it); name another folder with --out")
     differences = differing_keys(read_recipe(out / CONFIG).settings, config)
     if differences:
-        listed = in_short([f"{key}: {as_typed(old)} there, {as_typed(new)} now" for key, old, new in differences])
+        listed = "; ".join(
+            f"{key}: {as_typed(old)} there, {as_typed(new)} now" for key, old, new in differences[:MOST_DIFFERENCES]
+        )
+        if len(differences) > MOST_DIFFERENCES:
+            listed += f"; {len(differences)} keys in all"
         raise BadInput(f"{out} holds a run of another config ({listed}); name another --out, or delete that folder")
     if (out / DONE).is_file():
         log.info("%s: finished already, nothing to do", out)
@@ -134,8 +139,10 @@ def started(out: Path, verb: str, config: Config) -> Iterator[Callable[[], None]
 
     Yields `keep`, to be called once everything that can be refused was looked at: before that, an error takes a new
     folder away again, so that a mended command finds its place free.
+
+    Raises:
+        BadInput: another process is at work in the folder.
     """
-    is_new = not (out / CONFIG).exists()
     kept = False
 
     def keep() -> None:
@@ -144,15 +151,17 @@ def started(out: Path, verb: str, config: Config) -> Iterator[Callable[[], None]
 
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    try:
-        if is_new:
-            record(out, verb, config)
-        with logged(out):
-            yield keep
-    except BaseException:
-        if is_new and not kept:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    with locked(out, out):
+        is_new = not (out / CONFIG).exists()
+        try:
+            if is_new:
+                record(out, verb, config)
+            with logged(out):
+                yield keep
+        except BaseException:
+            if is_new and not kept:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
 
 
 @contextmanager

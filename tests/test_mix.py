@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lesionforge import tables
 from lesionforge.config import MixConfig
-from lesionforge.data.mix import draw_mix
+from lesionforge.data.mix import draw_mix, refuse_seen
 from lesionforge.errors import BadInput
 
 
@@ -136,7 +137,8 @@ def test_shortages_are_refused_at_once() -> None:
         "--data.mix.scale auto to scale all counts"
     )
     with pytest.raises(
-        BadInput, match=r"asked 5 synthetic malignant, the synthetic stores hold 0; name stores of .* by --data.synthetic$"
+        BadInput,
+        match=r"asked 5 synthetic malignant, the synthetic stores hold 0; name stores of .* by --data.synthetic$",
     ):
         drawn(real(10, 10), malignant=5, benign=5, synthetic_malignant=5, scale="auto")
 
@@ -178,3 +180,15 @@ def test_stores_in_the_wrong_place() -> None:
 def test_settings_that_do_not_fit(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MixConfig.model_validate(settings)
+
+
+def test_synthetic_images_of_held_out_lesions_are_refused() -> None:
+    held_out = pl.DataFrame({tables.IMAGE_ID: ["v1"], tables.PATIENT_ID: ["IP_1"], tables.SHA256: ["aa"]})
+    others = pl.DataFrame({tables.IMAGE_ID: ["s1"], tables.PATIENT_ID: [None], tables.SHA256: ["bb"]})
+    refuse_seen([others], held_out)
+    with pytest.raises(
+        BadInput, match=r"1 images of synthetic store 2 are images of part val or test: s1; .*part train"
+    ):
+        refuse_seen([others, others.with_columns(pl.lit("aa").alias(tables.SHA256))], held_out)
+    with pytest.raises(BadInput, match="1 images of synthetic store 1 are of patients of part val or test: s1"):
+        refuse_seen([others.with_columns(pl.lit("IP_1").alias(tables.PATIENT_ID))], held_out)

@@ -105,7 +105,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 
 
 def test_empty_and_missing(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such file"):
+    with pytest.raises(BadInput, match="no such folder or file; make a split"):
         read_split(tmp_path / "absent.csv")
     with pytest.raises(BadInput, match="it has no rows"):
         read_split(written(tmp_path / "none.csv", image_id=[], part=[]))

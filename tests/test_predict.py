@@ -119,3 +119,24 @@ def test_sigmoid_at_the_ends() -> None:
     assert sigmoid(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
     x = np.linspace(-20, 20, 101)
     assert np.allclose(sigmoid(x), 1 / (1 + np.exp(-x)), rtol=1e-13)
+
+
+def test_a_folder_of_another_verb_is_refused(blobs: Path) -> None:
+    with pytest.raises(BadInput, match=r"not a training run .*make one with `lesionforge train`"):
+        predict(PredictConfig(run=blobs))
+
+
+def test_a_split_into_folds_has_no_test_and_val_is_scored(trained: Path, blobs: Path, tmp_path: Path) -> None:
+    """The default parts are val and test; folds know val only."""
+    folds = tmp_path / "folds.csv"
+    ids = [f"ISIC_{i:07d}" for i in range(120)]
+    tables.write_table(folds, pl.DataFrame({tables.IMAGE_ID: ids, tables.FOLD: [i // 40 for i in range(120)]}))
+    recipe = (trained / run.CONFIG).read_text().splitlines()
+    recipe = [f"  split: {folds}" if line.startswith("  split:") else line for line in recipe]
+    recipe = ["  fold: 2" if line.startswith("  fold:") else line for line in recipe]
+    (trained / run.CONFIG).write_text("\n".join(recipe))
+    predict(PredictConfig(run=trained))
+    assert [path.name for path in (trained / run.PREDICTIONS).glob("*.parquet")] == ["val.parquet"]
+    assert pl.read_parquet(trained / run.PREDICTIONS / "val.parquet")[tables.IMAGE_ID].to_list() == ids[80:]
+    with pytest.raises(BadInput, match="has none of test"):
+        predict(PredictConfig(run=trained, parts=("test",)))

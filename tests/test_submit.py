@@ -102,7 +102,7 @@ def test_scores_that_the_challenge_would_not_take_are_refused(score, message, ma
 
 
 def test_missing_files_and_columns_are_named(made):
-    assert "y/predictions/test.parquet: no such file; make it with `lesionforge predict`" in refusal(
+    assert "y/predictions/test.parquet: no such file; make it with `lesionforge predict --store`" in refusal(
         settings(made, run=made / "y")
     )
     assert "none.csv: no such file" in refusal(settings(made, sample_submission=made / "none.csv"))
@@ -127,3 +127,10 @@ def test_a_finished_submission_is_kept_and_one_of_other_predictions_refused(made
     scored_images(seed=1).write_parquet(made / "x" / "predictions" / "test.parquet")
     with pytest.raises(BadInput, match="made from files that have changed since"):
         submit(settings(made))
+
+
+def test_predictions_of_another_name_are_submitted(made):
+    folder = made / "x" / "predictions"
+    (folder / "test.parquet").rename(folder / "leaderboard.parquet")
+    submit(settings(made, name="leaderboard"))
+    assert (made / "s" / "submission.csv").is_file()

@@ -181,6 +181,12 @@ def test_a_batch_larger_than_the_mix_is_refused(blobs: Path, blob_split: Path, t
         train(config_of(tmp_path / "r", blobs, blob_split, data={"batch_size": 100}))
 
 
+def test_an_odd_batch_leaves_nothing_behind(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the batch size must be even, found 7"):
+        train(config_of(tmp_path / "r", blobs, blob_split, data={"batch_size": 7, "sampler": "balanced"}))
+    assert not (tmp_path / "r").exists()
+
+
 def test_altered_data_are_refused_on_resume(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     split.write_text(blob_split.read_text())
@@ -243,3 +249,4 @@ def test_synthetic_lesions_join_the_mix_by_the_path_of_their_store(
     drawn = mix.filter(pl.col(tables.SOURCE) == tables.SYNTHETIC)
     assert (len(mix), len(drawn), set(drawn[tables.STORE])) == (30, 5, {1})
     assert "drew 5+5 synthetic/20" in (tmp_path / "r" / run.LOG).read_text()
+    assert "split: given file split.csv" in (tmp_path / "r" / run.LOG).read_text()

@@ -128,6 +128,8 @@ def cannot_build(error: Exception, name: str, weights: str, size: int) -> BadInp
         return BadInput(
             f"model.weights: the pretrained weights of {name} cannot be had from the hub ({first_line}); {cure}"
         )
+    if "weights_only" in str(error):  # torch then advises to run the file's code
+        return BadInput(f"model.weights: {weights} holds something else than tensors, and is not loaded; {cure}")
     if weights != RANDOM:
         return BadInput(f"model.weights: {weights} does not fit {name} ({first_line}); {cure}")
     return BadInput(f"model {name} cannot be built at {size} px ({first_line}); choose another data.image_size")

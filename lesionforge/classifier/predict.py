@@ -11,7 +11,7 @@ from pydantic import Field
 from lesionforge import run
 from lesionforge.config import Config, HardwareConfig
 from lesionforge.errors import BadInput
-from lesionforge.files import read_json, write_json
+from lesionforge.files import locked, read_json, write_json
 from lesionforge.progress import progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class PredictConfig(Config):
     store: Path | None = None
     """Another store, scored whole, e.g. the challenge's test images; none scores the run's own."""
     name: str = "test"
-    """What the predictions on another store are called: predictions/NAME.parquet."""
+    """What the predictions on another store are called: predictions/NAME.parquet. Not test where the run's split has
+    such a part of its own."""
     batch_size: int = Field(64, ge=1)
     """Images that pass through the model at once."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -76,7 +77,7 @@ def predict(config: PredictConfig) -> None:
             if is_made(path, made_from):
                 continue
             shards = shards_folder(path, made_from)
-            with progress(f"predicting {part}", len(table)) as advance:
+            with locked(shards, path), progress(f"predicting {part}", len(table)) as advance:
                 for first in range(0, len(table), SHARD):
                     shard = shards / f"{first:08d}.parquet"
                     some = table.slice(first, SHARD)
@@ -99,11 +100,12 @@ def predict(config: PredictConfig) -> None:
 
 def parts_of_run(config: PredictConfig, trained: dict[str, Any], samples: "pl.DataFrame") -> "dict[str, pl.DataFrame]":
     """{part: rows of the run's store}, of the parts that its split has."""
+    from lesionforge import tables
     from lesionforge.data.parts import part_of, read_split
 
     split = read_split(Path(trained["data"]["split"]), trained["data"]["fold"])
-    found = {part: part_of(samples, split, part) for part in config.parts}
-    todo: dict[str, pl.DataFrame] = {part: table for part, table in found.items() if len(table)}
+    has = split[tables.PART].unique().to_list()
+    todo: dict[str, pl.DataFrame] = {part: part_of(samples, split, part) for part in config.parts if part in has}
     if not todo:
         raise BadInput(f"parts: the split {trained['data']['split']} has none of {', '.join(config.parts)}")
     return todo

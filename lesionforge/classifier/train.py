@@ -154,6 +154,8 @@ def train(config: TrainConfig) -> None:
                 return sampler.balanced_order(targets, num_samples, config.data.batch_size, config.seed, epoch)
             return sampler.shuffle_order(len(mix), num_samples, config.seed, epoch)
 
+        order_of(0)  # what the sampler refuses, it refuses before anything is kept
+
         # Model, optimizer, and where an earlier command left off.
         torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
         torch.manual_seed(config.seed)
@@ -175,8 +177,6 @@ def train(config: TrainConfig) -> None:
             log.info("going on at step %d of %d", learner.step, num_steps)
         log.info("%s on %s, %d steps of %d images", learner, accelerator.device, num_steps, config.data.batch_size)
 
-        keep()
-
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
         with (
             tracking.Tracker(
@@ -184,6 +184,7 @@ def train(config: TrainConfig) -> None:
             ) as tracker,
             progress("training", num_steps - first_step, "steps") as advance,
         ):
+            keep()
             while learner.step < num_steps:
                 epoch, first_batch = divmod(learner.step, steps_per_epoch)
                 for batch in loader.load_batches(
@@ -240,15 +241,19 @@ def read_data(config: TrainConfig) -> "tuple[list[Store], pl.DataFrame, pl.DataF
     """(stores, mix, val): the real store first; the mix is drawn once and written to the run.
 
     Raises:
-        BadInput: the mix cannot be drawn, a part is missing, or a resumed run's data are not what it was started on.
+        BadInput: the mix cannot be drawn, a synthetic store holds lesions of val or test, a part is missing, or a
+            resumed run's data are not what it was started on.
     """
+    import polars as pl
+
     from lesionforge import tables
-    from lesionforge.data.mix import draw_mix
-    from lesionforge.data.parts import part_of, read_split
+    from lesionforge.data.mix import draw_mix, refuse_seen
+    from lesionforge.data.parts import part_of, read_split, read_split_name
     from lesionforge.data.store import open_store
 
     stores = [open_store(path) for path in (config.data.store, *config.data.synthetic)]
     split = read_split(config.data.split, config.data.fold)
+    log.info("split: %s", read_split_name(config.data.split))
     inputs = {"stores": [store.digest for store in stores], "split": tables.digest(split)}
     if (config.out / run.INPUTS).exists() and read_json(config.out / run.INPUTS) != inputs:
         raise BadInput(f"{config.out} was started on other data: a store or the split was altered; name another --out")
@@ -261,6 +266,8 @@ def read_data(config: TrainConfig) -> "tuple[list[Store], pl.DataFrame, pl.DataF
         )
     if not (config.out / run.MIX).exists():
         synthetic = [store.samples() for store in stores[1:]]
+        held_out = split.filter(pl.col(tables.PART) != tables.TRAIN)
+        refuse_seen(synthetic, samples.join(held_out, on=tables.IMAGE_ID, how="semi"))
         mix = draw_mix(part_of(samples, split, tables.TRAIN), synthetic, **config.data.mix.model_dump())
         tables.write_table(config.out / run.MIX, mix)
     mix = tables.read_table(config.out / run.MIX)

@@ -19,6 +19,7 @@ from lesionforge.errors import BadInput
 log = logging.getLogger("lesionforge")
 
 COMPETITION = "isic-2024-challenge"
+RECORDS = (run.CONFIG, run.ENVIRONMENT, run.LOG, run.DONE)
 RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
 
 
@@ -56,16 +57,17 @@ def download(config: DownloadConfig) -> None:
     if run.already_done(config.out, config):
         return
     name = None if config.url is None else file_name_of(config.url)
-    if name in (run.CONFIG, run.ENVIRONMENT, run.LOG, run.DONE):
+    if name in RECORDS:
         raise BadInput(f"{config.url}: a file called {name} would replace a record of the download")
-    with files.disk_errors(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
-        run.record(config.out, "download", config)
-        with run.logged(config.out):
+    with files.disk_errors(config.out), run.started(config.out, "download", config) as keep:
+        try:
             if name is None:
                 fetch_challenge(config.out)
             else:
                 fetch_file(config, name)
+        finally:
+            if any(entry.name not in RECORDS for entry in config.out.iterdir()):  # there is something to go on with
+                keep()
 
 
 def fetch_file(config: DownloadConfig, name: str) -> None:

@@ -95,6 +95,24 @@ def pools_of(train: pl.DataFrame, synthetic: Sequence[pl.DataFrame]) -> dict[str
     return {name: kinds.filter(pl.col("kind") == name).drop("kind") for name in POOLS}
 
 
+def refuse_seen(synthetic: Sequence[pl.DataFrame], held_out: pl.DataFrame) -> None:
+    """Refuse a synthetic image that is one of val or test, byte for byte, or has the patient_id of one of theirs.
+
+    Args:
+        synthetic: samples of the synthetic stores (stores 1, 2, ...), whole.
+        held_out: samples of parts val and test of the real store.
+    """
+    for number, samples in enumerate(synthetic, 1):
+        for column, what in ((tables.SHA256, "are images"), (tables.PATIENT_ID, "are of patients")):
+            seen = samples.filter(pl.col(column).is_in(held_out[column].drop_nulls().implode()))
+            if len(seen):
+                raise BadInput(
+                    f"{len(seen):,} images of synthetic store {number} {what} of part val or test: "
+                    f"{tables.in_short(seen[tables.IMAGE_ID].to_list())}; scores on them would mean nothing, make the "
+                    "set from part train only"
+                )
+
+
 def kind() -> pl.Expr:
     """Name of the pool that a row belongs to."""
     prefix = pl.when(pl.col(tables.SOURCE) == tables.SYNTHETIC).then(pl.lit("synthetic ")).otherwise(pl.lit(""))
@@ -144,7 +162,9 @@ def refuse_shortage(wanted: dict[str, int], pools: dict[str, pl.DataFrame], scal
         cures = ["use a larger store"]
         if scale == "exact":
             cures.append("--data.mix.scale auto to scale all counts")
-        if any(wanted[name] and not pools[name].height for name in POOLS if "synthetic" in name):  # no factor mends that
+        if any(
+            wanted[name] and not pools[name].height for name in POOLS if "synthetic" in name
+        ):  # no factor mends that
             cures = ["name stores of generated lesions by --data.synthetic"]
         raise BadInput(f"the mix cannot be drawn: {'; '.join(short)}; {', or '.join(cures)}")
 

@@ -54,10 +54,11 @@ def read_split_table(path: Path) -> pl.DataFrame:
         raise BadInput(f"{path}: no such folder or file; make a split with `lesionforge split`")
     if path.is_dir():
         run.require_done(path, "split")
-        if not (path / run.LEAKS).is_file():
-            raise BadInput(f"{path}: not a split (no {run.LEAKS}); make one with `lesionforge split`")
-        done, path = read_json(path / run.DONE), path / run.SPLIT
-        if not path.is_file() or sha256_of_file(path) != done.get("split_sha256"):
+        done = read_json(path / run.DONE)
+        if "split_sha256" not in done:
+            raise BadInput(f"{path}: not a split; make one with `lesionforge split`")
+        path = path / run.SPLIT
+        if not path.is_file() or sha256_of_file(path) != done["split_sha256"]:
             raise BadInput(f"{path}: missing, or changed since `lesionforge split` wrote it; make the split anew")
     table = tables.read_table(path)
     id_columns = [name for name in (tables.IMAGE_ID, tables.ISIC_ID) if name in table.columns]

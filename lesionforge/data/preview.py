@@ -52,6 +52,7 @@ def preview(config: PreviewConfig) -> None:
     Raises:
         BadInput: an unknown id, no image of the class asked for, or a preset that changes nothing.
     """
+    from lesionforge import tables
     from lesionforge.data import augment
     from lesionforge.data.store import open_store
 
@@ -67,7 +68,7 @@ def preview(config: PreviewConfig) -> None:
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
         run.record(folder, "preview", config)
         draw_figure(folder / run.PREVIEW, store, chosen, settings, config)
-        run.mark_done(folder, image_ids=chosen["image_id"].to_list())
+        run.mark_done(folder, image_ids=chosen[tables.IMAGE_ID].to_list())
     log.info("%s", config.out / run.PREVIEW)
 
 

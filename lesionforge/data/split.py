@@ -265,7 +265,10 @@ def as_text(report: dict[str, Any]) -> str:
     """The leak report as a person reads it."""
     columns = ("images", "patients", "malignant", "benign")
     width = max(len("shared between parts"), *(len(name) for name in report["parts"]))
-    lines = [f"split {report['name']}", f"{'':{width}}" + "".join(f"{name:>12}" for name in columns) + "% malignant".rjust(13)]
+    lines = [
+        f"split {report['name']}",
+        f"{'':{width}}" + "".join(f"{name:>12}" for name in columns) + "% malignant".rjust(13),
+    ]
     for name, part in report["parts"].items():
         share = part["malignant"] / part["images"]
         institution = f"  {part['institution']}" if "institution" in part else ""

@@ -76,7 +76,7 @@ def why_undefined(name: str, counts: dict[str, int], threshold: float | None) ->
         unknown, images = counts["num_images_of_unknown_patients"], counts[tables.NUM_IMAGES]
         return f"the patient of {unknown:,} of {images:,} lesions is unknown, so no patient's list is known to be whole"
     if name in metrics.AT_THRESHOLD and threshold is None:
-        return "no threshold: there are no val predictions to choose it on; give --threshold-from or a number"
+        return "no threshold: no val predictions to choose it on; give --threshold-from FILE or --threshold-rule NUMBER"
     if name == metrics.PRECISION:
         return "no lesion is scored at or above the threshold"
     return "one class only"

@@ -22,7 +22,9 @@ class SubmitConfig(Config):
     out: Path
     """Folder to make: submission.csv."""
     run: Path | None = None
-    """Run folder whose test predictions are submitted."""
+    """Run folder whose predictions are submitted."""
+    name: str = "test"
+    """Which of the run's predictions: predictions/NAME.parquet, as `lesionforge predict --name` called them."""
     predictions: Path | None = None
     """Instead of --run: a CSV or Parquet file with image_id (or isic_id) and score."""
 
@@ -40,7 +42,9 @@ def submit(config: SubmitConfig) -> None:
 
     source = predictions_file(config)
     if not source.is_file():
-        raise BadInput(f"{source}: no such file; make it with `lesionforge predict` on the challenge's test store")
+        raise BadInput(
+            f"{source}: no such file; make it with `lesionforge predict --store` on the challenge's test store"
+        )
     scores = predictions.read_predictions(source)
     sample = predictions.read_sample_submission(config.sample_submission)
     submission = in_sample_order(sample, scores, source, config.sample_submission)
@@ -61,12 +65,10 @@ def submit(config: SubmitConfig) -> None:
 
 
 def predictions_file(config: SubmitConfig) -> Path:
-    from lesionforge import tables
-
     if config.predictions is not None:
         return config.predictions
     assert config.run is not None  # the config's own rule
-    return config.run / run.PREDICTIONS / f"{tables.TEST}.parquet"
+    return config.run / run.PREDICTIONS / f"{config.name}.parquet"
 
 
 def in_sample_order(sample: "pl.Series", scores: "pl.DataFrame", source: Path, sample_path: Path) -> "pl.DataFrame":

@@ -1,0 +1,77 @@
+"""A run folder: left alone when finished, refused when it is of another config, in one worker's hands at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from lesionforge import run
+from lesionforge.config import Config
+from lesionforge.errors import BadInput
+
+
+class SmallConfig(Config):
+    out: Path
+    seed: int = 0
+    deep: bool = False
+    name: str | None = None
+
+
+class OtherConfig(Config):
+    out: Path
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    e: int = 0
+    f: int = 0
+    g: int = 0
+    h: int = 0
+
+
+def test_a_finished_run_is_left_alone_and_an_unfinished_one_gone_on_with(tmp_path: Path) -> None:
+    config = SmallConfig(out=tmp_path / "r")
+    assert not run.already_done(config.out, config)
+    with run.started(config.out, "train", config) as keep:
+        keep()
+    assert not run.already_done(config.out, config)
+    run.mark_done(config.out)
+    assert run.already_done(config.out, config)
+
+
+def test_differing_keys_are_named_as_a_recipe_has_them(tmp_path: Path) -> None:
+    run.record(tmp_path, "train", SmallConfig(out=tmp_path))
+    with pytest.raises(BadInput, match=r"another config \(deep: false there, true now; name: none there, a now\)"):
+        run.already_done(tmp_path, SmallConfig(out=tmp_path, deep=True, name="a"))
+    with pytest.raises(BadInput, match=r"a: none there, 0 now; .*; 10 keys in all\)"):
+        run.already_done(tmp_path, OtherConfig(out=tmp_path))
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(BadInput, match=r"exists and is not a run folder \(no config.yaml in it\)"):
+        run.already_done(tmp_path, SmallConfig(out=tmp_path))
+
+
+def test_a_refusal_before_keep_leaves_nothing(tmp_path: Path) -> None:
+    config = SmallConfig(out=tmp_path / "r")
+    with pytest.raises(BadInput, match="no"), run.started(config.out, "train", config):
+        raise BadInput("no")
+    assert not config.out.exists()
+    with pytest.raises(TypeError), run.started(config.out, "train", config) as keep:
+        keep("too much")  # type: ignore[call-arg]
+    assert not config.out.exists()
+    with run.started(config.out, "train", config) as keep:
+        keep()
+    assert (config.out / run.CONFIG).is_file()
+
+
+def test_two_workers_in_one_folder_are_refused(tmp_path: Path) -> None:
+    config = SmallConfig(out=tmp_path / "r")
+    with run.started(config.out, "train", config) as keep:
+        keep()
+        with (
+            pytest.raises(BadInput, match="another lesionforge is at work on it"),
+            run.started(config.out, "train", config),
+        ):
+            pass
+    assert (config.out / run.CONFIG).is_file()
