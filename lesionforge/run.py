@@ -231,7 +231,10 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     def note(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, before[signal.Signals(number)])
-        log.warning("%s: saving, then stopping; once more stops at once", signal.Signals(number).name)
+        log.warning(
+            "%s: saving, then stopping; once more stops at once",
+            "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name,
+        )
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield lambda: None

@@ -311,3 +311,20 @@ def test_the_record_is_a_recipe(trained):
     evaluate(EvaluateConfig(run=trained, threshold_rule=0.25))
     settings = yaml.safe_load((trained / "evaluation" / run.CONFIG).read_text())
     assert EvaluateConfig(**settings) == EvaluateConfig(run=trained, threshold_rule=0.25)
+
+
+def test_a_leaky_split_is_named_beside_its_scores(trained, capsys):
+    (trained / run.INPUTS).write_text('{"split_name": "5 folds by image (leaky), seed 0"}')
+    evaluate(EvaluateConfig(run=trained))
+    assert scores_of(trained / "evaluation")["split"] == "5 folds by image (leaky), seed 0"
+    assert "the split LEAKS" in capsys.readouterr().out
+
+
+def test_new_predictions_without_targets_leave_an_evaluation_valid(trained):
+    """The challenge's test images, predicted after the run was evaluated."""
+    (trained / "predictions" / "test.parquet").unlink()
+    evaluate(EvaluateConfig(run=trained))
+    hidden = predictions(3, "test", first_id=9000).with_columns(pl.lit(None, pl.Int8).alias("target"))
+    make_run(trained, test=hidden)
+    evaluate(EvaluateConfig(run=trained))
+    assert list(scores_of(trained / "evaluation")["parts"]) == ["val"]

@@ -192,3 +192,11 @@ def test_synthetic_images_of_held_out_lesions_are_refused() -> None:
         refuse_seen([others, others.with_columns(pl.lit("aa").alias(tables.SHA256))], held_out)
     with pytest.raises(BadInput, match="1 images of synthetic store 1 are of patients of part val or test: s1"):
         refuse_seen([others.with_columns(pl.lit("IP_1").alias(tables.PATIENT_ID))], held_out)
+
+
+def test_a_scaled_mix_with_hardly_a_malignant_image_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Balanced + aug is 75 % of everything in the study; scaled as a column it leaves a small set almost nothing."""
+    with caplog.at_level("WARNING", "lesionforge"):
+        drawn(real(200, 1000), malignant=294, benign=300_500, scale="auto")
+    assert "holds 0 malignant" not in caplog.text
+    assert "malignant images only; --data.mix.malignant all takes every one" in caplog.text

@@ -253,8 +253,9 @@ def read_data(config: TrainConfig) -> "tuple[list[Store], pl.DataFrame, pl.DataF
 
     stores = [open_store(path) for path in (config.data.store, *config.data.synthetic)]
     split = read_split(config.data.split, config.data.fold)
-    log.info("split: %s", read_split_name(config.data.split))
-    inputs = {"stores": [store.digest for store in stores], "split": tables.digest(split)}
+    split_name = read_split_name(config.data.split)
+    log.info("split: %s", split_name)
+    inputs = {"stores": [store.digest for store in stores], "split": tables.digest(split), "split_name": split_name}
     if (config.out / run.INPUTS).exists() and read_json(config.out / run.INPUTS) != inputs:
         raise BadInput(f"{config.out} was started on other data: a store or the split was altered; name another --out")
     write_json(config.out / run.INPUTS, inputs)

@@ -18,6 +18,8 @@ log = logging.getLogger("lesionforge")
 
 Count = int | Literal["all"]
 
+FEW = 10  # our choice: a scaled mix with fewer images of a class is named in the log
+
 # The four pools that a mix is drawn from. The number seeds the pool's permutation: never change it.
 POOLS = {"malignant": 0, "synthetic malignant": 1, "benign": 2, "synthetic benign": 3}
 COLUMNS = (tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET, tables.SOURCE, tables.STORE)
@@ -64,6 +66,11 @@ def draw_mix(
     if got != wanted:
         raise RuntimeError(f"drew {in_words(got)}, not {in_words(wanted)}")  # a fault of ours
     log.info("mix (malignant/benign): asked %s, drew %s", in_words(asked), in_words(got))
+    for one_class in ("malignant", "benign"):
+        if scale == "auto" and (num := got[one_class] + got[f"synthetic {one_class}"]) < FEW:
+            log.warning(
+                "the scaled mix holds %d %s images only; --data.mix.%s all takes every one", num, one_class, one_class
+            )
     return mix
 
 

@@ -67,7 +67,8 @@ def evaluate(config: EvaluateConfig) -> None:
             found[part] = scoring.score_part(table, chosen["value"], config.num_replicates, config.seed)
             found[part][tables.THRESHOLD] = threshold_for(part, chosen)
         name = name_of(config)
-        result = {tables.RUN: name, "sources": sources, "parts": found, "disclaimer": DISCLAIMER}
+        result = {tables.RUN: name, "split": split_of(config), "sources": sources, "parts": found}
+        result["disclaimer"] = DISCLAIMER
         files.write_json(folder / run.SCORES, result)
         tables.write_table(folder / run.SCORES_TABLE, scoring.as_rows(name, found))
         run.mark_done(folder, parts=list(found))
@@ -94,10 +95,13 @@ def read_inputs(config: EvaluateConfig) -> tuple[dict[str, str], dict[str, "pl.D
     from lesionforge import tables
     from lesionforge.evaluation import predictions
 
-    paths = {"threshold_from": config.threshold_from, "truth": config.truth}
+    named = {"threshold_from": config.threshold_from, "truth": config.truth}
+    paths = {name: path for name, path in named.items() if path is not None}
     if config.run is not None:
         found = predictions.read_parts(config.run)
-        paths |= {f"predictions of {part}": path for part, (path, _) in found.items()}
+        for part, (path, table) in found.items():
+            if config.truth is not None or not table[tables.TARGET].is_null().all():  # others are not scored
+                paths[f"predictions of {part}"] = path
         parts = {part: table for part, (_, table) in found.items()}
     else:
         assert config.predictions is not None
@@ -106,9 +110,16 @@ def read_inputs(config: EvaluateConfig) -> tuple[dict[str, str], dict[str, "pl.D
         by_part = table.partition_by(tables.PART, as_dict=True, maintain_order=True)
         parts = {str(part or config.predictions.stem): rows for (part,), rows in by_part.items()}
     for path in paths.values():
-        if path is not None and not path.is_file():
+        if not path.is_file():
             raise BadInput(f"{path}: no such file")
-    return {name: files.sha256_of_file(path) for name, path in sorted(paths.items()) if path is not None}, parts
+    return {name: files.sha256_of_file(path) for name, path in sorted(paths.items())}, parts
+
+
+def split_of(config: EvaluateConfig) -> str | None:
+    """What the run's split is called, and so whether it leaks; None for bare predictions."""
+    if config.run is None or not (config.run / run.INPUTS).is_file():
+        return None
+    return files.read_json(config.run / run.INPUTS).get("split_name")
 
 
 def refuse_changed_inputs(out: Path, sources: dict[str, str]) -> None:
@@ -200,6 +211,10 @@ def threshold_for(part: str, chosen: dict[str, Any]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     from lesionforge.evaluation import scoring
 
+    if split := result["split"]:
+        print(f"split: {split}")
+        if "(leaky)" in split:
+            print("  the split LEAKS: patients stand on both sides, and these scores are too good")
     for part, found in result["parts"].items():
         print(scoring.as_text(part, found), end="\n\n")
     print(DISCLAIMER)
