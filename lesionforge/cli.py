@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lesionforge")
 
-# Nothing is sent anywhere unless the user asks for it. And threads that wait sleep: where they spin, a training beside
-# another busy process takes 30 times as long (docs/log.md).
+# Nothing is sent anywhere unless the user asks for it. And threads that wait go to sleep soon: where they spin as long
+# as OpenMP lets them, a training beside another busy process takes 30 times as long (docs/log.md).
 ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_MODE": "offline"}
-ENVIRONMENT["OMP_WAIT_POLICY"] = "PASSIVE"
+ENVIRONMENT["GOMP_SPINCOUNT"] = "1000"
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
