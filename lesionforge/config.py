@@ -39,8 +39,14 @@ class Dumper(yaml.SafeDumper):
     def in_brackets(self, values: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
 
+    def in_quotes(self, text: str) -> yaml.Node:
+        """Unicode's own line ends are escaped; left plain, PyYAML folds them into spaces."""
+        style = '"' if any(end in text for end in "\x85\u2028\u2029\ufeff") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 Dumper.add_representer(list, Dumper.in_brackets)
+Dumper.add_representer(str, Dumper.in_quotes)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"(?:{INTEGER.pattern})\Z"), list("-+0123456789"))
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{FLOAT.pattern})\Z"), list("-+.0123456789"))
 
