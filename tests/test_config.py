@@ -46,7 +46,8 @@ def test_configs_are_frozen_closed_and_finite() -> None:
 
 
 words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
-    ["1e-4", "1e5", "off", "no", "null", "none", "~", "0o17", "010", "1_0", "1:30", "2024-05-01", "<<", "", " ", "- a", "\x85", "a\u2028b"]
+    ["1e-4", "1e5", "off", "no", "null", "none", "~", "0o17", "010", "1_0", "1:30", "2024-05-01", "<<", "", " ", "- a",
+     "\x85", "a\u2028b"]
 )  # fmt: skip
 
 
