@@ -49,7 +49,6 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "weights.safetensors"
-BEST_WEIGHTS = "weights-best.safetensors"
 PREDICTIONS = "predictions"  # folder of PART.parquet
 EVALUATION = "evaluation"  # folder of the scores
 # an evaluation
