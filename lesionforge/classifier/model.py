@@ -1,6 +1,7 @@
 """The study's architectures and how a timm model with one logit is built. The only door to timm."""
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from lesionforge.errors import BadInput
+
+log = logging.getLogger("lesionforge")
 
 HUB, RANDOM = "hub", "random"  # what model.weights may say besides a file
 
@@ -87,6 +90,9 @@ def build_model(
     arguments: dict[str, Any] = {"num_classes": 1, **(timm_args or {})}
     if config.fixed_input_size and size != config.input_size[-1]:
         arguments["img_size"] = size
+    if weights == HUB:
+        log.info("asking the hub, or its local cache, for the weights of %s", name)
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries, a line each, before our one line
     try:
         model = timm.create_model(name, **arguments, **weights_arguments(name, weights, config))
     except Exception as error:
