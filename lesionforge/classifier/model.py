@@ -1,4 +1,4 @@
-"""The study's architectures and how a timm model with one logit is built. The only door to timm."""
+"""How a timm model with one logit is built, and what may go wrong. The door to timm."""
 
 import contextlib
 import logging
@@ -10,27 +10,12 @@ import timm
 import torch
 from torch import nn
 
+from lesionforge.classifier.families import FAMILIES, Family
 from lesionforge.errors import BadInput
 
 log = logging.getLogger("lesionforge")
 
 HUB, RANDOM = "hub", "random"  # what model.weights may say besides a file
-
-# The study's ten families in the study's sizes (its section "Architectures"), under their short names.
-# short name        timm architecture and weights tag                    pixels
-FAMILIES = {
-    "vit":             ("vit_base_patch16_224.augreg_in21k_ft_in1k",       224),
-    "swin":            ("swin_base_patch4_window7_224.ms_in22k_ft_in1k",   224),
-    "eva02":           ("eva02_small_patch14_336.mim_in22k_ft_in1k",       336),
-    "edgenext":        ("edgenext_base.in21k_ft_in1k",                     256),
-    "deit3":           ("deit3_base_patch16_224.fb_in22k_ft_in1k",         224),
-    "beitv2":          ("beitv2_base_patch16_224.in1k_ft_in22k_in1k",      224),
-    "convnext":        ("convnext_base.fb_in22k_ft_in1k",                  224),
-    "resnet":          ("resnet50.a1_in1k",                                224),
-    "densenet":        ("densenet121.ra_in1k",                             224),
-    "efficientnet":    ("efficientnet_b0.ra_in1k",                         224),
-    "efficientnet_b3": ("efficientnet_b3.ra2_in1k",                        288),
-}  # fmt: skip
 
 
 class Built(NamedTuple):
@@ -66,7 +51,7 @@ def build_model(
     """Create a timm model with one output.
 
     Args:
-        name: a short name of `FAMILIES`, or any name that timm knows, with or without a weights tag.
+        name: a short name of `families.FAMILIES`, or any name that timm knows, with or without a weights tag.
         weights: "hub", "random", or the path of a weights file for this architecture (safetensors, or a state dict
             that `torch.load(weights_only=True)` reads).
         image_size: pixels; None takes what the weights were trained at.
@@ -77,7 +62,8 @@ def build_model(
         BadInput: unknown name or argument, weights that cannot be had or do not fit, image size that does not fit.
     """
     short_name = name
-    name, default_size = FAMILIES.get(name, (name, None))
+    family = FAMILIES.get(name, Family(name, 0, "", 0.0, "", {}))
+    name = family.timm_name
     if not timm.is_model(name.split(".")[0]):
         raise BadInput(f"model.name: timm {timm.__version__} has no model {name!r}{did_you_mean(name)}")
     try:
@@ -86,15 +72,16 @@ def build_model(
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise BadInput(f"model.name: {name!r} has an unknown weights tag; timm has {tags}") from error
     assert config is not None  # allow_unregistered=False
-    size = image_size or default_size or config.input_size[-1]
-    arguments: dict[str, Any] = {"num_classes": 1, **(timm_args or {})}
+    size = image_size or family.pixels or config.input_size[-1]
+    timm_args = {**family.timm_args, **(timm_args or {})}
+    arguments: dict[str, Any] = {"num_classes": 1, **timm_args}
     if config.fixed_input_size and size != config.input_size[-1]:
         arguments["img_size"] = size
     if weights == HUB:
         log.info("asking the hub, or its local cache, for the weights of %s", name)
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries, a line each, before our one line
     try:
-        model = timm.create_model(name, **arguments, **weights_arguments(name, weights, config))
+        model = timm.create_model(name, **arguments, **weights_arguments(short_name, weights, config, family))
     except Exception as error:
         raise cannot_build(error, short_name, weights, size) from error
     refuse_cut_patches(model, short_name, size)
@@ -102,17 +89,17 @@ def build_model(
     if weights not in (HUB, RANDOM):
         weights = f"file {Path(weights).name}"
     mean, std = tuple(mean or data["mean"]), tuple(std or data["std"])
-    return Built(model, name, size, mean, std, weights, dict(timm_args or {}))
+    return Built(model, name, size, mean, std, weights, timm_args)
 
 
-def weights_arguments(name: str, weights: str, config: Any) -> dict[str, Any]:
+def weights_arguments(name: str, weights: str, config: Any, family: Family) -> dict[str, Any]:
     """The part of timm's arguments that says where pretrained weights come from."""
     if weights == RANDOM:
         return {"pretrained": False}
     if weights == HUB:
-        if not (config.hf_hub_id or config.url or config.file):
+        if family.timm_args or not (config.hf_hub_id or config.url or config.file):
             raise BadInput(
-                f"model.weights: timm has no pretrained weights for {name!r}; "
+                f"model.weights: there are no pretrained weights for {name!r}; "
                 "give a file with --model.weights FILE, or ask for random ones with --model.weights random"
             )
         return {"pretrained": True}
