@@ -1,6 +1,6 @@
 """From a store's images to logits: the path that validation and prediction share. The door to accelerate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,8 @@ from torch import nn
 from lesionforge.data.loader import Batch, load_batches
 from lesionforge.data.store import Store
 from lesionforge.errors import BadInput
+
+Scorer = Callable[[np.ndarray], np.ndarray]  # (B, S, S, 3) uint8 RGB => (B,) float64 logits
 
 
 def build_accelerator(device: str, precision: str) -> Accelerator:
@@ -55,28 +57,54 @@ def to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.T
     return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
-@torch.inference_mode()
+def torch_scorer(net: nn.Module, normalise: Normalise, device: torch.device) -> Scorer:
+    """The scorer of a model on its device, in evaluation mode."""
+
+    @torch.inference_mode()
+    def score(images: np.ndarray) -> np.ndarray:
+        net.eval()
+        pixels = torch.from_numpy(images)
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
+        logits = net(normalise(pixels.to(device, non_blocking=True)))  # (B, 1)
+        return logits.float().squeeze(1).cpu().double().numpy()
+
+    return score
+
+
 def score_images(
-    net: nn.Module,
-    normalise: Normalise,
+    scorer: Scorer,
     stores: Sequence[Store],
     table: pl.DataFrame,
     batch_size: int,
     image_size: int,
-    device: torch.device,
     num_threads: int,
+    tta: str = "none",
     advance: Callable[[int], None] = lambda count: None,
     decoded: dict[int, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Logits of a table's images, in its order. (N,) float64."""
-    net.eval()
+    """Logits of a table's images, in its order; the mean over the views of `tta`. (N,) float64."""
     logits = [np.zeros(0)]
     order = np.arange(len(table))
     for batch in load_batches(stores, table, order, batch_size, image_size, None, 0, 0, num_threads, 0, decoded):
-        images, _ = to_device(batch, device)
-        logits.append(net(normalise(images)).float().squeeze(1).cpu().double().numpy())
-        advance(len(images))
+        logits.append(np.mean([scorer(view) for view in views(batch.images, tta)], axis=0))
+        advance(len(batch.images))
     return np.concatenate(logits)
+
+
+def views(images: np.ndarray, tta: str) -> Iterator[np.ndarray]:
+    """Each image as it is, then turned over: "none" 1 view, "flips" 4, "flips_and_transposes" all 8 of the square.
+
+    Args:
+        images: (B, S, S, 3) uint8.
+    """
+    transposed = (False, True) if tta == "flips_and_transposes" else (False,)
+    flips = (1, -1) if tta != "none" else (1,)
+    for swap in transposed:
+        upright = images.transpose(0, 2, 1, 3) if swap else images
+        for down in flips:
+            for across in flips:
+                yield np.ascontiguousarray(upright[:, ::down, ::across])
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

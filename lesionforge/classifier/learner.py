@@ -148,10 +148,10 @@ class Learner:
     ) -> np.ndarray:
         """Logits of a table's images by the present weights, averaged where an average is kept. (N,) float64."""
         with self.averaged_weights():
+            scorer = inference.torch_scorer(self.net, self.normalise, self.accelerator.device)
             return inference.score_images(
-                self.net, self.normalise, stores, table, batch_size, self.built.image_size, self.accelerator.device,
-                num_threads, decoded=decoded,
-            )  # fmt: skip
+                scorer, stores, table, batch_size, self.built.image_size, num_threads, decoded=decoded
+            )
 
     def keep_if_best(self, pauc: float, epoch: int) -> None:
         if pauc > self.best_pauc:

@@ -43,15 +43,14 @@ class PredictConfig(Config):
 
 def predict(config: PredictConfig) -> None:
     """Write RUN/predictions/PART.parquet: image_id, patient_id, part, target, score, logit (float64)."""
-    run.require_done(config.run, "train")
-    if not (config.run / run.WEIGHTS).is_file():
-        raise BadInput(f"{config.run}: not a training run (no {run.WEIGHTS}); make one with `lesionforge train`")
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import checkpoint, inference, model
+    from lesionforge.classifier import inference
+    from lesionforge.classifier import trained as trained_model
     from lesionforge.data.store import open_store
 
+    trained_model.require_trained(config.run)
     with run.logged(config.run), run.stop_signals() as stop_signal:
         done = read_json(config.run / run.DONE)
         trained = yaml.safe_load((config.run / run.CONFIG).read_text())
@@ -63,12 +62,11 @@ def predict(config: PredictConfig) -> None:
         )
 
         torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
-        built = model.rebuild(done["model"])
-        weights = checkpoint.load_tensors(config.run / run.WEIGHTS, done["weights_sha256"])
-        model.load_weights(built.model, weights, config.run / run.WEIGHTS)
+        built = trained_model.load_run(config.run)
         accelerator = inference.build_accelerator(config.hardware.device, config.precision)
         net = accelerator.prepare_model(built.model.to(memory_format=torch.channels_last))
         normalise = inference.Normalise(built.mean, built.std).to(accelerator.device)
+        scorer = inference.torch_scorer(net, normalise, accelerator.device)
 
         for part, table in todo.items():
             path = config.run / run.PREDICTIONS / f"{part}.parquet"
@@ -85,8 +83,8 @@ def predict(config: PredictConfig) -> None:
                         advance(len(some))
                         continue
                     logits = inference.score_images(
-                        net, normalise, [store], some, config.batch_size, built.image_size, accelerator.device,
-                        config.hardware.loader_threads, advance,
+                        scorer, [store], some, config.batch_size, built.image_size, config.hardware.loader_threads,
+                        advance=advance,
                     )  # fmt: skip
                     write_predictions(shard, some, part, logits)
                     if (number := stop_signal()) is not None:
