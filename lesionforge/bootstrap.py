@@ -154,3 +154,26 @@ def scores_of(table: CountTable, drawn: Floats) -> dict[str, Floats]:
     curve = metrics.Curve(malignant, below, equal, malignant.sum(axis=1), running[:, -1])
     retrieved = None if table.retrieved is None else drawn @ table.retrieved
     return metrics.all_scores_of(curve, table.threshold_cut, retrieved)
+
+
+def clusters_of(patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each lesion's cluster, numbered from 0: its patient, or one of its own where the patient is unknown (-1)."""
+    unknown = patients < 0
+    num_patients = int(patients.max(initial=-1)) + 1
+    return np.where(unknown, num_patients + np.cumsum(unknown) - 1, patients)
+
+
+def resampled_sums(sums: Floats, num_replicates: int, seed: int) -> Floats:
+    """What the drawn clusters of each replicate add up to, (R, M), from what each cluster holds, (K, M).
+
+    For measures that are ratios of sums over lesions, as those of calibration are.
+    """
+    rng, num_clusters = np.random.default_rng(seed), len(sums)
+    at_once = max(1, NUMBERS_AT_ONCE // num_clusters)
+    pieces = []
+    for start in range(0, num_replicates, at_once):
+        size = min(at_once, num_replicates - start)
+        drawn = rng.integers(num_clusters, size=(size, num_clusters)) + num_clusters * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * num_clusters).reshape(size, num_clusters)
+        pieces.append(times.astype(np.float64) @ sums)
+    return np.concatenate(pieces)

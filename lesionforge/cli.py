@@ -11,10 +11,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import lesionforge
 from lesionforge.errors import BadInput
+from lesionforge.verbs import LISTS, VERBS
 
 if TYPE_CHECKING:
     import cyclopts
@@ -33,25 +34,6 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
-class Verb(NamedTuple):
-    module: str  # in the package
-    config: str  # name of the class; the function has the verb's name
-    help: str
-
-
-# In the order of the data flow.
-VERBS = {
-    "phantom": Verb("data.phantom", "PhantomConfig", "Draw a stand-in for SLICE-3D in the challenge's own files."),
-    "download": Verb("data.download", "DownloadConfig", "Fetch the challenge's files or the ISIC site's archives."),
-    "prepare": Verb("data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
-    "split": Verb("data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds."),
-    "preview": Verb("data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
-    "train": Verb("classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
-    "predict": Verb("classifier.predict", "PredictConfig", "Score the images of a store with a trained run."),
-    "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and more, with intervals."),
-    "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
-}
-
 USAGE = "Usage: lesionforge {} [--recipe NAME|PATH] [--any.option value] [--show]"
 HELP = """Skin-lesion classifiers on ISIC 2024 / SLICE-3D, measured honestly. Research software, not a medical device.
 
@@ -67,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     name = words[0] if words else ""
-    command = f"lesionforge {name}" if name in (*VERBS, "recipes") else "lesionforge"
+    command = f"lesionforge {name}" if name in (*VERBS, *LISTS) else "lesionforge"
     with logging_to_stderr():
         try:
             run_command(name, words)
@@ -88,11 +70,11 @@ def run_command(name: str, words: list[str]) -> None:
     before_values = words[: words.index("--")] if "--" in words else words
     if name in VERBS and not {"--help", "-h"} & set(before_values):
         run_verb(name, words[1:])
-    elif name == "recipes" and not {"--help", "-h"} & set(before_values):
-        print_recipes(words[1:])
+    elif name in LISTS and not {"--help", "-h"} & set(before_values):
+        print_recipes(words[1:]) if name == "recipes" else print_models(words[1:])
     elif name in VERBS:
         build_app([name]).help_print([name])
-    elif name == "recipes":
+    elif name in LISTS:
         build_app([]).help_print([name])
     elif not words or name in ("--help", "-h"):
         build_app([]).help_print([])
@@ -103,7 +85,7 @@ def run_command(name: str, words: list[str]) -> None:
     else:
         from lesionforge.recipe import did_you_mean
 
-        known = [*VERBS, "recipes"]
+        known = [*VERBS, *LISTS]
         raise BadInput(f"unknown verb '{name}'; expected one of {', '.join(known)}{did_you_mean(name, known)}")
 
 
@@ -136,6 +118,14 @@ def print_recipes(words: Sequence[str]) -> None:
     width = max((len(name) for name in texts), default=0)
     for name, text in texts.items():
         print(f"{name:<{width}}  {recipe.first_sentence(text)}")
+
+
+def print_models(words: Sequence[str]) -> None:
+    from lesionforge.classifier.families import as_text
+
+    if words:
+        raise BadInput(f"found {len(words)} words, expected none: all models are listed")
+    print(as_text())
 
 
 def complete(words: list[str]) -> None:
@@ -176,7 +166,8 @@ def build_app(with_options: Iterable[str]) -> "cyclopts.App":
     for order, (name, verb) in enumerate(VERBS.items()):
         function = options_of(config_class_of(name)) if name in with_options else lambda: None
         app.command(function, name=name, usage=USAGE.format(name), help=verb.help, sort_key=order, group=verbs)
-    app.command(lambda name=None, /: None, name="recipes", help="List the shipped recipes, or print one.", sort_key=99)
+    app.command(lambda name=None, /: None, name="recipes", help=LISTS["recipes"], sort_key=98)
+    app.command(lambda: None, name="models", help=LISTS["models"], sort_key=99)
     return app
 
 

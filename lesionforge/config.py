@@ -60,10 +60,19 @@ class HardwareConfig(Config):
     """Threads that decode and augment; results do not depend on it."""
     torch_threads: int | None = Field(None, ge=1)
     """Threads of the CPU's matrix work; none takes torch's choice. Bitwise equality holds for equal numbers only."""
-    cache_decoded: bool = False
-    """Keep decoded images in memory (about 50 KB each), for stores that fit and trainings of many epochs."""
+    compile: bool = False
+    """Compile the model with torch.compile: minutes at the start, then faster steps; needs a C++ compiler on the CPU."""
+
+
+class TrainHardwareConfig(HardwareConfig):
+    """What a training runs on. Nothing here changes which images are seen, so it may be resumed with other values."""
+
+    cache: Literal["none", "memory", "device"] = "none"
+    """Keep decoded images: in memory (about 50 KB each), or on the device, where they are then augmented too."""
+    halve_micro_batch: bool = False
+    """Out of memory: halve optim.micro_batch_size and go on, instead of stopping with advice."""
     checkpoint_minutes: float = Field(10.0, ge=0)
-    """Time between checkpoints of a training; 0 saves after every step."""
+    """Time between checkpoints; 0 saves after every step."""
 
 
 class MixConfig(Config):

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not JSON ({error}); it was damaged or edited, make it anew") from error
 
@@ -42,24 +44,49 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def write_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def write_whole(path: Path, mode: str = "wb", size: int = 0) -> Iterator[IO[Any]]:
     """Open a file that appears under its name only when all of it is on disk; on any error the old file stays.
 
     The temporary file lies in the same folder (a rename over file systems is a copy), is flushed and fsynced, then
-    renamed, then the folder is fsynced.
+    renamed, then the folder is fsynced. It is locked while it is written: one that is not was left by a killed process.
+
+    Args:
+        size: bytes that will be written, where that is known; a disk without that much room is refused beforehand.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with disk_errors(path), open(partial, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        fsync_folder(path.parent)
+        with disk_errors(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clear_stale(path.parent, path.name)
+            if size > shutil.disk_usage(path.parent).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with open(partial, mode) as file:
+                hold(file)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            fsync_folder(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            partial.unlink()
+
+
+def clear_stale(folder: Path, name: str = "*") -> None:
+    """Delete what killed processes left of the files called `name`; a living writer holds a lock on its own."""
+    for stale in folder.glob(f".{name}.[0-9]*{PARTIAL}"):
+        with suppress(FileNotFoundError), open(stale, "r+b") as file:
+            if hold(file):
+                stale.unlink()
+
+
+def hold(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; False where another process holds it, or the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -92,6 +119,8 @@ def write_folder_whole(path: Path) -> Iterator[Path]:
 def locked(folder: Path, made: Path) -> Iterator[None]:
     """Hold an existing folder for this process; the system lets go of it when the process ends, however it ends.
 
+    On a network file system only the processes of one machine see each other.
+
     Raises:
         BadInput: another process holds it, and so is at work on `made`.
     """
@@ -109,16 +138,17 @@ def locked(folder: Path, made: Path) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a spent quota or a forbidden path into one line that names the path and what is free."""
+def disk_errors(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn a full disk, a spent quota or a forbidden path into one line: the path, the bytes needed, what is free."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            needed = f"{size / 2**20:,.1f} MiB needed, " if size else ""
             free = shutil.disk_usage(nearest_folder(path)).free / 2**20
             raise BadInput(
-                f"{path}: cannot be written, the disk is full or a limit is reached ({error.strerror}; "
-                f"{free:,.0f} MiB free); nothing was changed, make room and run the same command again"
+                f"{path}: cannot be written, the disk is full or a limit is reached ({error.strerror}; {needed}"
+                f"{free:,.1f} MiB free); nothing was changed, make room and run the same command again"
             ) from error
         if error.errno in UNWRITABLE:
             raise BadInput(f"{path}: cannot be written ({error.strerror}); choose a folder of your own") from error

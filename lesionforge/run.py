@@ -8,6 +8,7 @@ done.json         written last; a folder without it is unfinished
 
 import json
 import logging
+import os
 import platform
 import shlex
 import shutil
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,31 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions"  # folder of PART.parquet
+MEMBERS = "members"  # folder of the runs that a group is made of
 EVALUATION = "evaluation"  # folder of the scores
 # an evaluation
 SCORES = "scores.json"
 SCORES_TABLE = "scores.csv"
+CALIBRATED = "calibrated"  # folder of METHOD-PART.parquet
+RELIABILITY = "reliability.png"
+# an ensemble
+ENSEMBLE_WEIGHTS = "weights.json"
+# an exported model, as the hub lays it out
+MODEL_CONFIG = "config.json"
+MODEL_WEIGHTS = "model.safetensors"
+CARD = "README.md"
+ONNX = "model.onnx"
 # a picture of the augmentation
 PREVIEW = "preview.png"
+# an explanation; a sheet for each run besides, sheet-RUN.png
+FIGURE5 = "figure5.png"
+SHEET = "sheet"
+FOCUS, FOCUS_TABLE, FOCUS_PAIRS = "focus.json", "focus.csv", "focus-pairs.csv"
+FOCUS_LESIONS = "focus-lesions.parquet"
 # a submission
 SUBMISSION = "submission.csv"
 
+SAME_SIGNAL_SECONDS = 1.0  # a signal to the whole group is passed on by torchrun or srun too: two, and one is meant
 MOST_DIFFERENCES = 8  # keys that a refusal names, our choice
 RECORDED_PACKAGES = ("torch", "timm", "numpy", "polars", "opencv-python-headless", "accelerate", "safetensors", "h5py")
 
@@ -153,7 +170,7 @@ def started(out: Path, verb: str, config: Config) -> Iterator[Callable[[], None]
     with locked(out, out):
         is_new = not (out / CONFIG).exists()
         try:
-            if is_new:
+            if is_new or not (out / ENVIRONMENT).exists():  # a kill between the two
                 record(out, verb, config)
             with logged(out):
                 yield keep
@@ -166,7 +183,8 @@ def started(out: Path, verb: str, config: Config) -> Iterator[Callable[[], None]
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Keep what is logged in the block in the folder's log.txt too, with times."""
-    handler = logging.FileHandler(folder / LOG)
+    with disk_errors(folder / LOG):
+        handler = LogFile(folder / LOG)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.addHandler(handler)
@@ -176,7 +194,24 @@ def logged(folder: Path) -> Iterator[None]:
     finally:
         log.setLevel(level)
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what a full disk has not taken is lost
+            handler.close()
+
+
+class LogFile(logging.FileHandler):
+    """A log that a full disk ends with one line, not with a traceback for every line; results stop the work."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            print(f"warning: {self.baseFilename} cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
+        self.told = True
+
+
+def num_processes() -> int:
+    """How many processes torchrun started together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def environment() -> dict[str, Any]:
@@ -225,22 +260,27 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
     Yields a function that returns the signal's number once one has come; a second signal acts at once.
     """
-    received: list[int] = []
+    received: list[tuple[int, float]] = []  # number, time
 
     def note(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-        log.warning(
-            "%s: saving, then stopping; once more stops at once",
-            "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name,
-        )
+        if not received:
+            received.append((number, time.monotonic()))
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            with suppress(OSError):  # not by the log: the signal may have come while a line was being written
+                os.write(2, f"{name}: saving, then stopping; once more stops at once\n".encode())
+        elif time.monotonic() - received[0][1] > SAME_SIGNAL_SECONDS:
+            restore()
+            signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield lambda: None
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: received[0] if received else None
+        yield lambda: received[0][0] if received else None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

@@ -43,6 +43,13 @@ LOGIT = "logit"  # float64
 RUN, ESTIMATE, LOW, HIGH = "run", "estimate", "low", "high"
 REPLICATES_LEFT_OUT, CLUSTERED_BY, THRESHOLD = "replicates_left_out", "clustered_by", "threshold"
 NUM_IMAGES, NUM_MALIGNANT, NUM_PATIENTS = "num_images", "num_malignant", "num_patients"
+CALIBRATION = "calibration"  # "raw", or how the scores were calibrated
+
+# lesion focus of an explanation
+KIND, METHOD, CELLS, MASK = "kind", "method", "cells", "mask"
+FOCUS, AREA_SHARE, PERFECT_FOCUS, RANDOM_FOCUS = "focus", "area_share", "perfect_focus", "random_focus"
+OVER_AREA, OVER_RANDOM, RANK_CORRELATION = "over_area", "over_random", "rank_correlation"
+NUM_EMPTY, OTHER_RUN, DIFFERENCE, VERDICT = "num_empty", "other_run", "difference", "verdict"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one

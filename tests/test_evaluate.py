@@ -11,7 +11,8 @@ from test_metrics import challenge_pauc
 
 from lesionforge import bootstrap, metrics, run
 from lesionforge.errors import BadInput
-from lesionforge.evaluation.evaluate import EvaluateConfig, evaluate
+from lesionforge.evaluation import calibration
+from lesionforge.evaluation.evaluate import CalibrationConfig, EvaluateConfig, evaluate
 
 
 def predictions(seed, part="test", num_patients=60, first_id=0):
@@ -74,7 +75,8 @@ def test_a_run_is_scored_on_val_and_test_with_the_threshold_of_val(trained, caps
     assert (found["num_replicates"], found["seed"], found["level"]) == (1000, 0, 0.95)
 
     table = pl.read_csv(trained / "evaluation" / "scores.csv")
-    assert len(table) == 2 * len(metrics.SCORES)
+    assert len(table) == 2 * (len(metrics.SCORES) + len(calibration.MEASURES))
+    assert set(table["calibration"]) == {"raw"}
     row = table.row(by_predicate=(pl.col("part") == "test") & (pl.col("score") == "pauc"), named=True)
     assert row["run"] == "x"
     assert row["estimate"] == found["scores"]["pauc"]["estimate"]  # in full: no bit lost in the CSV
@@ -328,3 +330,116 @@ def test_new_predictions_without_targets_leave_an_evaluation_valid(trained):
     make_run(trained, test=hidden)
     evaluate(EvaluateConfig(run=trained))
     assert list(scores_of(trained / "evaluation")["parts"]) == ["val"]
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+
+METHODS = ("prior", "temperature", "prior_temperature", "isotonic")
+
+
+def test_brier_and_ece_of_the_raw_scores_are_always_given(trained, capsys):
+    evaluate(EvaluateConfig(run=trained))
+    found = scores_of(trained / "evaluation")["parts"]["test"]["calibration"]
+    test = predictions(1, "test", first_id=5000)
+    assert list(found["versions"]) == ["raw"]
+    assert set(found["versions"]["raw"]["scores"]) == set(calibration.MEASURES)
+    brier = found["versions"]["raw"]["scores"]["brier"]
+    assert brier["estimate"] == pytest.approx(((test["score"] - test["target"]) ** 2).mean(), abs=1e-12)
+    assert brier["low"] < brier["estimate"] < brier["high"]
+    printed = capsys.readouterr().out
+    assert f"raw                {brier['estimate']:.3g}  {brier['low']:.3g} to {brier['high']:.3g}" in printed
+    assert "15 equal-mass bins" in printed
+    assert (trained / "evaluation" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert not (trained / "evaluation" / "calibrated").exists()
+
+
+def test_calibrated_scores_are_written_measured_and_submittable(trained, capsys):
+    asked = CalibrationConfig(methods=METHODS, prevalence="val", training_prior=0.5)
+    evaluate(EvaluateConfig(run=trained, calibration=asked))
+    folder = trained / "evaluation"
+    result = scores_of(folder)
+    val, test = (result["parts"][part]["calibration"]["versions"] for part in ("val", "test"))
+    assert list(test) == ["raw", *METHODS]
+    crossed = {f"{method}, cross-fitted" for method in METHODS[1:]}
+    assert set(val) == {"raw", *METHODS} | crossed
+    raw = result["parts"]["test"]["scores"]["pauc"]["estimate"]
+    for method in METHODS:
+        table = pl.read_parquet(folder / "calibrated" / f"{method}-test.parquet")
+        assert table.columns == ["image_id", "patient_id", "part", "target", "score", "logit"]
+        assert table["image_id"].equals(predictions(1, "test", first_id=5000)["image_id"])
+        brier = test[method]["scores"]["brier"]["estimate"]
+        assert brier == pytest.approx(((table["score"] - table["target"]) ** 2).mean(), abs=1e-12)
+        if method != "isotonic":
+            assert test[method]["pauc"] == pytest.approx(raw, abs=1e-12)
+    assert test["prior_temperature"]["scores"]["ece"]["estimate"] < test["raw"]["scores"]["ece"]["estimate"]
+    facts = result["calibration"]
+    assert facts["fitted_on"] == "val"
+    share = predictions(0, "val")["target"].mean()
+    assert facts["prevalence"] == share
+    assert facts["methods"]["prior"]["shift"] == pytest.approx(np.log(share / (1 - share)))
+
+    printed = capsys.readouterr().out
+    assert "temperature, prior_temperature, isotonic: fitted on these very lesions, which flatters" in printed
+    assert f"from a prior of 0.5 in training to {share:.4g}" in printed
+    assert max(len(line) for line in printed.splitlines() if "top-15" not in line) <= 120
+    table = pl.read_csv(folder / "scores.csv")
+    assert set(table["calibration"]) == {"raw", *METHODS} | crossed
+    keys = table.select("part", "calibration", "score")
+    assert len(keys.unique()) == len(table)
+
+    evaluate(
+        EvaluateConfig(
+            predictions=folder / "calibrated/isotonic-test.parquet", threshold_rule=0.1, out=trained.parent / "i"
+        )
+    )
+    assert scores_of(trained.parent / "i")["parts"]["test"]["scores"]["pauc"]["estimate"] == test["isotonic"]["pauc"]
+
+
+def test_fits_never_see_test(trained):
+    """Turned targets of test change its measures and no calibrated score."""
+    asked = CalibrationConfig(methods=METHODS, prevalence="val", training_prior=0.5)
+    evaluate(EvaluateConfig(run=trained, calibration=asked, out=trained / "one"))
+    turned = predictions(1, "test", first_id=5000).with_columns(target=(1 - pl.col("target")).cast(pl.Int8))
+    make_run(trained, test=turned)
+    evaluate(EvaluateConfig(run=trained, calibration=asked, out=trained / "two"))
+    for method in METHODS:
+        one, two = (pl.read_parquet(trained / out / f"calibrated/{method}-test.parquet") for out in ("one", "two"))
+        assert one["score"].equals(two["score"])
+    assert scores_of(trained / "one")["calibration"] == scores_of(trained / "two")["calibration"]
+
+
+def test_calibration_that_cannot_be_is_refused(trained, tmp_path):
+    with pytest.raises(ValidationError, match=r"needs --calibration\.prevalence"):
+        CalibrationConfig(methods=("prior",))
+    with pytest.raises(ValidationError):
+        CalibrationConfig(prevalence=1.0)
+    with pytest.raises(BadInput, match="not a training run"):
+        evaluate(EvaluateConfig(run=trained, calibration=CalibrationConfig(methods=("prior",), prevalence=0.001)))
+    predictions(1).write_csv(tmp_path / "test.csv")
+    settings = {"predictions": tmp_path / "test.csv", "out": tmp_path / "out", "threshold_rule": 0.3}
+    with pytest.raises(BadInput, match="no val predictions to fit on"):
+        evaluate(EvaluateConfig(**settings, calibration=CalibrationConfig(methods=("isotonic",))))
+    predictions(1).drop("part").write_csv(tmp_path / "same.csv")
+    with pytest.raises(BadInput, match="shares 480 images"):
+        evaluate(
+            EvaluateConfig(
+                **settings, threshold_from=tmp_path / "same.csv", calibration=CalibrationConfig(methods=("isotonic",))
+            )
+        )
+    assert not (tmp_path / "out").exists()
+    predictions(0, "val", first_id=5000).write_csv(tmp_path / "val.csv")
+    evaluate(
+        EvaluateConfig(
+            **settings, threshold_from=tmp_path / "val.csv", calibration=CalibrationConfig(methods=("isotonic",))
+        )
+    )
+    assert scores_of(tmp_path / "out")["calibration"]["fitted_on"] == "val.csv"
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path, capsys):
+    table = predictions(1).with_columns(score=pl.col("logit")).drop("logit")
+    table.write_csv(tmp_path / "logits.csv")
+    evaluate(EvaluateConfig(predictions=tmp_path / "logits.csv", out=tmp_path / "out"))
+    assert scores_of(tmp_path / "out")["parts"]["test"]["calibration"]["versions"] == {}
+    assert "undefined, scores outside [0, 1] are no probabilities" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "reliability.png").exists()

@@ -1,37 +1,47 @@
 """One step: what it changes, and what a step that must not count leaves alone."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from lesionforge.classifier import inference, model
+from lesionforge.classifier.inference import DeviceBatch
 from lesionforge.classifier.learner import MAX_BAD_STEPS, Learner
+from lesionforge.classifier.objective import Objective
 from lesionforge.classifier.optim import optimizer_tensors
-from lesionforge.data.loader import Batch
 from lesionforge.errors import BadInput
 
 SIZE = 32
 IDS = pl.Series([f"ISIC_{i:07d}" for i in range(8)])
 
 
-def learner_of(
-    name: str,
-    micro_batch_size: int | None = None,
-    ema_decay: float | None = None,
-    precision: str = "fp32",
-    freeze_batch_norm: bool = False,
-) -> Learner:
+def objective_of(**changes: Any) -> Objective:
+    settings: dict[str, Any] = {
+        "kind": "bce", "positive_weight": 1.0, "focal_gamma": 2.0, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0,
+        "mix_probability": 1.0, "classes": None, "auxiliary_weight": 0.3,
+    }  # fmt: skip
+    return Objective(**{**settings, **changes})
+
+
+def learner_of(name: str, precision: str = "fp32", objective: Objective | None = None, **changes: Any) -> Learner:
     torch.manual_seed(0)
     built = model.build_model(name, "random", SIZE)
     accelerator = inference.build_accelerator("cpu", precision)
-    return Learner(built, accelerator, 0, 0.05, (0.9, 0.999), 1.0, micro_batch_size, ema_decay, freeze_batch_norm)
+    settings: dict[str, Any] = {
+        "lr": 1e-3, "head_lr": None, "layer_decay": None, "weight_decay": 0.05, "betas": (0.9, 0.999),
+        "clip_grad_norm": 1.0, "micro_batch_size": None, "ema_decay": None, "ema_warmup": False,
+        "freeze_batch_norm": False, "compile": False, "halve_micro_batch": False,
+    }  # fmt: skip
+    return Learner(built, accelerator, objective or objective_of(), 0, **{**settings, **changes})
 
 
-def batch_of(seed: int = 0) -> Batch:
+def batch_of(seed: int = 0) -> DeviceBatch:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
-    return Batch(images, np.array([0, 1] * 4, np.float32), np.arange(8))
+    return DeviceBatch(torch.from_numpy(images), torch.tensor([0.0, 1.0] * 4), np.arange(8))
 
 
 def spoil(learner: Learner) -> None:
@@ -42,6 +52,14 @@ def spoil(learner: Learner) -> None:
 
 def copy_of(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in learner.raw.state_dict().items()}
+
+
+def average_of(learner: Learner) -> dict[str, torch.Tensor]:
+    return learner.average.tensors if learner.average else {}
+
+
+def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def test_the_loss_falls() -> None:
@@ -73,12 +91,12 @@ def test_a_step_that_is_not_finite_changes_nothing(ema_decay: float | None) -> N
     learner.take_step(batch_of(), 1e-3, IDS)
     good = learner.params[0].detach().clone()
     spoil(learner)
-    before, average = copy_of(learner), {name: tensor.clone() for name, tensor in learner.ema.items()}
+    before, average = copy_of(learner), copies(average_of(learner))
     learner.take_step(batch_of(1), 1e-3, IDS)
     assert learner.bad_steps == 1
     for name, tensor in learner.raw.state_dict().items():
         assert torch.equal(tensor, before[name]) or tensor.isnan().any(), name
-    for name, tensor in learner.ema.items():
+    for name, tensor in average_of(learner).items():
         assert torch.equal(tensor, average[name])
     with torch.no_grad():  # the cause goes away, and learning goes on
         learner.params[0].copy_(good)
@@ -105,15 +123,15 @@ def test_the_average_is_the_formulas() -> None:
         weights.append(learner.params[0].detach().clone())
     expected = 0.81 * weights[0] + 0.09 * weights[1] + 0.1 * weights[2]
     name = next(iter(dict(learner.raw.named_parameters())))
-    assert torch.allclose(learner.ema[name], expected, atol=1e-6)
-    assert torch.equal(learner.weights()[name], learner.ema[name])
+    assert torch.allclose(average_of(learner)[name], expected, atol=1e-6)
+    assert torch.equal(learner.weights()[name], average_of(learner)[name])
 
 
 def test_the_average_is_lent_and_taken_back() -> None:
     learner = learner_of("test_resnet", ema_decay=0.5)
     learner.take_step(batch_of(), 1e-2, IDS)
     own, name = copy_of(learner), "conv1.0.weight"
-    with learner.averaged_weights():
+    with learner.lent(average_of(learner)):
         assert not torch.equal(learner.raw.state_dict()[name], own[name])
     assert all(torch.equal(tensor, own[name]) for name, tensor in learner.raw.state_dict().items())
 
@@ -144,3 +162,84 @@ def test_folded_batch_norm_is_seen() -> None:
     learner.take_step(batch_of(), 1e-3, IDS)
     assert not model.is_folded(learner.raw)
     assert not model.is_folded(learner_of("test_vit").raw)
+
+
+def test_only_the_last_layer_learns_while_the_rest_is_frozen() -> None:
+    learner = learner_of("test_resnet")
+    learner.freeze(True)
+    before = copy_of(learner)
+    learner.take_step(batch_of(), 1e-3, IDS)
+    changed = {name for name, tensor in learner.raw.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+    learner.freeze(False)
+    before = copy_of(learner)
+    learner.take_step(batch_of(), 1e-3, IDS)
+    changed = {name for name, tensor in learner.raw.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {"conv1.0.weight", "conv1.1.running_mean", "fc.weight"} <= changed
+
+
+def test_a_second_head_changes_what_is_learned_and_is_no_part_of_the_weights() -> None:
+    classes = np.array([0, 1, 2, 0, 1, 2, -1, -1])
+    plain, both = learner_of("test_vit"), learner_of("test_vit", objective=objective_of(classes=classes))
+    assert plain.weights().keys() == both.weights().keys()
+    both.raw.load_state_dict(plain.raw.state_dict())
+    plain.take_step(batch_of(), 1e-3, IDS)
+    both.take_step(batch_of(), 1e-3, IDS)
+    assert not torch.equal(plain.weights()["blocks.0.attn.qkv.weight"], both.weights()["blocks.0.attn.qkv.weight"])
+    assert any(name.startswith("auxiliary.") for name in both.state()[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "focal"}, {"positive_weight": 3.0}, {"label_smoothing": 0.1}, {"mixup": 0.5}, {"cutmix": 1.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_each_part_of_the_objective_changes_the_step(changes: dict[str, Any]) -> None:
+    plain, other = learner_of("test_vit"), learner_of("test_vit", objective=objective_of(**changes))
+    plain.take_step(batch_of(), 1e-3, IDS)
+    other.take_step(batch_of(), 1e-3, IDS)
+    assert other.epoch_loss != pytest.approx(plain.epoch_loss, rel=1e-3)
+
+
+class Tight(torch.nn.Module):
+    """A layer with room for `most` images at once; what a full device raises is real, its cause is planted."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return images
+
+
+def tight(learner: Learner, most: int) -> Learner:
+    learner.raw.patch_embed = torch.nn.Sequential(Tight(most), learner.raw.patch_embed)  # type: ignore[assignment]
+    return learner
+
+
+def test_out_of_memory_says_what_would_have_fitted() -> None:
+    learner = tight(learner_of("test_vit"), 3)
+    before = copy_of(learner)
+    with pytest.raises(
+        BadInput, match=r"8 images of 32 px at once do not fit; 2 do: --optim.micro-batch-size 2, or --h"
+    ):
+        learner.take_step(batch_of(), 1e-3, IDS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.raw.state_dict().items())
+
+
+def test_out_of_memory_halves_when_asked_and_makes_the_same_step(caplog: pytest.LogCaptureFixture) -> None:
+    whole, halved = learner_of("test_vit"), tight(learner_of("test_vit", halve_micro_batch=True), 3)
+    whole.take_step(batch_of(), 1e-4, IDS)
+    halved.take_step(batch_of(), 1e-4, IDS)
+    assert "going on with micro-batches of 2 images" in caplog.text
+    assert halved.epoch_loss == pytest.approx(whole.epoch_loss, abs=1e-6)
+    assert halved.micro_batch_size == 2
+
+
+def test_one_image_that_does_not_fit_has_another_cure() -> None:
+    with pytest.raises(BadInput, match="1 images of 32 px at once do not fit; close other programs"):
+        tight(learner_of("test_vit", halve_micro_batch=True), 0).take_step(batch_of(), 1e-3, IDS)

@@ -161,7 +161,7 @@ def test_best_val_takes_the_best_epoch(blobs: Path, blob_split: Path, tmp_path: 
 
 
 def test_best_val_without_val_is_refused(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="set val_every to 1 or more"):
+    with pytest.raises(ValueError, match="set val_every to 1 or more"):
         train(config_of(tmp_path / "r", blobs, blob_split, select="best_val", val_every=0))
 
 

@@ -1,6 +1,7 @@
 """From a store's images to logits: the path that validation and prediction share. The door to accelerate."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -9,9 +10,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from lesionforge.data.loader import Batch, load_batches
-from lesionforge.data.store import Store
+from lesionforge.data.loader import Batch, Images, load_batches
 from lesionforge.errors import BadInput
+
+__all__ = [
+    "Accelerator", "DeviceBatch", "Normalise", "Scorer", "build_accelerator", "mean_logit", "on_device", "score_images",
+    "sigmoid", "torch_scorer", "views",
+]  # fmt: skip
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # (B, S, S, 3) uint8 RGB => (B,) float64 logits
 
@@ -27,10 +32,7 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if not has_it.get(device, True):
         raise BadInput(f"hardware.device: {device} asked for and none found; use --hardware.device cpu, or auto")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice, with other settings
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
-    if accelerator.num_processes > 1:
-        raise BadInput(f"started as one of {accelerator.num_processes} processes; start one, without torchrun")
-    return accelerator
+    return Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
 
 
 class Normalise(nn.Module):
@@ -49,15 +51,30 @@ class Normalise(nn.Module):
         return (channels_first.float() - self.mean) / self.std
 
 
-def to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, S, S, 3) uint8 images and (B,) float32 targets, copied without waiting where the device allows."""
-    images, targets = torch.from_numpy(batch.images), torch.from_numpy(batch.targets)
-    if device.type == "cuda":
-        images, targets = images.pin_memory(), targets.pin_memory()
-    return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+class DeviceBatch(NamedTuple):
+    """A batch on the device that the model runs on."""
+
+    images: torch.Tensor  # (B, S, S, 3) uint8
+    targets: torch.Tensor  # (B,) float32
+    positions: np.ndarray  # (B,) int64, into the table
 
 
-def torch_scorer(net: nn.Module, normalise: Normalise, device: torch.device) -> Scorer:
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[DeviceBatch]:
+    """Batches on the device, each sent off while the one before it is worked on."""
+    waiting: DeviceBatch | None = None
+    for batch in batches:
+        images, targets = torch.from_numpy(batch.images), torch.from_numpy(batch.targets)
+        if device.type == "cuda":  # only pinned memory is copied without waiting
+            images, targets = images.pin_memory(), targets.pin_memory()
+        sent = DeviceBatch(images.to(device, non_blocking=True), targets.to(device, non_blocking=True), batch.positions)
+        if waiting is not None:
+            yield waiting
+        waiting = sent
+    if waiting is not None:
+        yield waiting
+
+
+def torch_scorer(net: nn.Module, normalise: nn.Module, device: torch.device) -> Scorer:
     """The scorer of a model on its device, in evaluation mode."""
 
     @torch.inference_mode()
@@ -74,7 +91,7 @@ def torch_scorer(net: nn.Module, normalise: Normalise, device: torch.device) -> 
 
 def score_images(
     scorer: Scorer,
-    stores: Sequence[Store],
+    stores: Sequence[Images],
     table: pl.DataFrame,
     batch_size: int,
     image_size: int,
@@ -110,3 +127,8 @@ def views(images: np.ndarray, tta: str) -> Iterator[np.ndarray]:
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Scores in [0, 1], float64, without overflow at either end."""
     return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def mean_logit(logits: np.ndarray) -> np.ndarray:
+    """The logit of the mean probability over the first axis, without overflow. (M, ...) => (...) float64"""
+    return np.logaddexp.reduce(-np.logaddexp(0.0, -logits)) - np.logaddexp.reduce(-np.logaddexp(0.0, logits))

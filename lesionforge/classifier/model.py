@@ -10,8 +10,10 @@ import timm
 import torch
 from torch import nn
 
+from lesionforge import run
 from lesionforge.classifier.families import FAMILIES, Family
 from lesionforge.errors import BadInput
+from lesionforge.files import read_json, sha256_of_file, write_json
 
 log = logging.getLogger("lesionforge")
 
@@ -116,7 +118,7 @@ def cannot_build(error: Exception, name: str, weights: str, size: int) -> BadInp
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     cure = "give a file with --model.weights FILE, or ask for random ones with --model.weights random"
     if isinstance(error, TypeError):
-        return BadInput(f"model.timm_args: {name} does not take them ({first_line})")
+        return BadInput(f"model.timm_args, drop_path_rate, drop_rate: {name} does not take them ({first_line})")
     if weights == HUB:
         return BadInput(
             f"model.weights: the pretrained weights of {name} cannot be had from the hub ({first_line}); {cure}"
@@ -162,6 +164,37 @@ def check_forward(built: Built) -> None:
         built.model.train(training)
 
 
+def checkpoint_gradients(built: Built) -> None:
+    """Compute activations twice instead of keeping them."""
+    try:
+        built.model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError, NotImplementedError) as error:
+        raise BadInput(
+            f"model.grad_checkpointing: {built.name} cannot do it; leave it off, and lower optim.micro_batch_size"
+        ) from error
+
+
+class WithAuxiliary(nn.Module):
+    """A timm model with a second head on the same pooled features, for training only: it is no part of the weights."""
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.auxiliary = nn.Linear(last_layer(model).in_features, num_classes)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.model.forward_features(images)  # type: ignore[operator]
+        pooled = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, F)
+        return last_layer(self.model)(pooled), self.auxiliary(pooled)  # (B, 1), (B, num_classes)
+
+
+def last_layer(model: nn.Module) -> nn.Linear:
+    layer = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(layer, nn.Linear):
+        raise BadInput(f"{type(model).__name__} has no last layer of its own, which a head of its own needs")
+    return layer
+
+
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
@@ -186,3 +219,41 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     expected = model.state_dict()
     unlike = [key for key in expected if key not in tensors or tensors[key].shape != expected[key].shape]
     raise BadInput(f"{path}: these weights are of another model (first difference: {(unlike or list(tensors))[0]})")
+
+
+def save_timm_folder(built: Built, folder: Path, licence: str) -> str:
+    """Write config.json and model.safetensors as timm's `local-dir:` and the hub want them; the weights' SHA-256.
+
+    config.json tells timm the image size, the normalisation and the constructor's arguments; under "lesionforge" it
+    holds what `rebuild` needs.
+
+    Raises:
+        BadInput: timm makes another model of the folder than this one.
+    """
+    arguments: dict[str, Any] = {"num_classes": 1, **built.timm_args}
+    if built.model.pretrained_cfg.get("fixed_input_size"):  # type: ignore[union-attr, operator]
+        arguments["img_size"] = built.image_size
+    timm.models.save_for_hf(built.model, str(folder), model_args=arguments, safe_serialization=True)
+    sha256 = sha256_of_file(folder / run.MODEL_WEIGHTS)
+
+    config = read_json(folder / run.MODEL_CONFIG)
+    of_the_first_weights = ("tag", "description", "origin_url", "paper_name", "paper_ids", "test_input_size")
+    pretrained_cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in of_the_first_weights}
+    pretrained_cfg |= {
+        "input_size": [3, built.image_size, built.image_size], "mean": built.mean, "std": built.std, "num_classes": 1,
+        "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash", "license": licence,
+    }  # fmt: skip
+    ours = {"model": built.facts(), "weights_sha256": sha256}
+    config |= {"model_args": arguments, "pretrained_cfg": pretrained_cfg, "lesionforge": ours}
+    write_json(folder / run.MODEL_CONFIG, config)
+
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    images = torch.rand(2, 3, built.image_size, built.image_size)
+    with torch.inference_mode():
+        difference = float((loaded(images) - built.model(images)).abs().max())
+    if difference != 0:
+        raise BadInput(
+            f"{built.name}: timm {timm.__version__} makes another model of the exported folder (logits differ by "
+            f"{difference:.3g}); write that to the authors of lesionforge"
+        )
+    return sha256

@@ -1,15 +1,18 @@
 """What a training tells the world: metrics.jsonl and TensorBoard always, Weights & Biases where asked."""
 
 import json
+import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lesionforge import run
 from lesionforge.errors import BadInput
-from lesionforge.files import write_whole
+from lesionforge.files import disk_errors, write_whole
 
 
 class Tracker:
@@ -27,18 +30,19 @@ class Tracker:
         kept = [row for row in read_metrics(self.path) if row["step"] <= first_step]
         with write_whole(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
-        self.file = open(self.path, "a")  # noqa: SIM115 (open for the life of the tracker)
-        # purge_step drops the events of steps that will be done again
-        self.tensorboard = SummaryWriter(str(folder / run.TENSORBOARD), purge_step=first_step + 1)
+        with disk_errors(self.path):
+            self.file = open(self.path, "a")  # noqa: SIM115 (open for the life of the tracker)
+        self.tensorboard = Events(folder / run.TENSORBOARD, first_step + 1)
         self.wandb = start_wandb(wandb, project, folder, recipe) if wandb != "off" else None
 
     def write(self, step: int, **numbers: float | int | None) -> None:
         """One row. Nothing that differs between two runs of one recipe (times, speeds) belongs here."""
-        self.file.write(json.dumps({"step": step, **numbers}) + "\n")
-        self.file.flush()
+        with disk_errors(self.path):
+            self.file.write(json.dumps({"step": step, **numbers}) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())  # before a checkpoint that believes it written
         known = {name: value for name, value in numbers.items() if value is not None}
-        for name, value in known.items():
-            self.tensorboard.add_scalar(name, value, step)
+        self.tensorboard.write(step, known)
         if self.wandb is not None:
             self.wandb.log(known, step=step)
 
@@ -48,10 +52,39 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        with disk_errors(self.path):
+            self.file.close()
         self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish(exit_code=0 if error is None else 1)
+
+
+class Events:
+    """A TensorBoard log of numbers. Torch's own writes in a thread, whose traceback a full disk puts on the screen."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        self.path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
+        with disk_errors(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "ab")  # noqa: SIM115 (open for the life of the tracker)
+        self.add(event_pb2.Event(file_version="brain.Event:2"))
+        # drops the events of steps that will be done again
+        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self.add(event_pb2.Event(step=purge_step, session_log=restart))
+
+    def write(self, step: int, numbers: dict[str, float | int]) -> None:
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self.add(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values)))
+
+    def add(self, event: event_pb2.Event) -> None:
+        event.wall_time = time.time()
+        with disk_errors(self.path):
+            RecordWriter(self.file).write(event.SerializeToString())
+            self.file.flush()
+
+    def close(self) -> None:
+        with disk_errors(self.path):
+            self.file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

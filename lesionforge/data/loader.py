@@ -9,17 +9,28 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
 from lesionforge.data import augment, pixels
-from lesionforge.data.store import Store
 from lesionforge.errors import BadInput
 from lesionforge.tables import IMAGE_ID, STORE, TARGET
 
 AHEAD = 2  # finished batches a thread may be ahead of the consumer: 20 MB at 64 images of 224 px
+
+
+class Images(Protocol):
+    """What loading asks of a store, or of images that are in none (loose.py): bytes by row number, rows by id."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self, row: int) -> bytes | memoryview: ...
+
+    def rows(self, image_ids: pl.Series) -> np.ndarray: ...
 
 
 class Batch(NamedTuple):
@@ -29,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def load_batches(
-    stores: Sequence[Store],
+    stores: Sequence[Images],
     table: pl.DataFrame,
     order: np.ndarray,
     batch_size: int,
@@ -40,6 +51,7 @@ def load_batches(
     num_threads: int,
     first_batch: int = 0,
     decoded: dict[int, np.ndarray] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """The batches of one epoch from `first_batch` on, in order; the last one may be smaller.
 
@@ -49,6 +61,7 @@ def load_batches(
         order: positions into the table for the whole epoch; positions may repeat.
         image_size: side of the square images.
         augmentation: settings for `augment.draw`, as `augment.build_augmentation` gives them; None only resizes.
+        share: (k, n) gives the k-th of n contiguous parts of each batch: what one of n processes works on.
         decoded: kept by the caller from epoch to epoch and filled here, it spares decoding an image twice.
 
     Raises:
@@ -66,19 +79,13 @@ def load_batches(
     def image_at(position: int) -> np.ndarray:
         if decoded is not None and (image := decoded.get(position)) is not None:
             return image
-        store = stores[store_of[position]]
-        try:
-            image = pixels.decode(store.read(int(row_of[position])))
-        except pixels.BadImage as error:
-            raise BadInput(
-                f"{table[IMAGE_ID][position]} in {store.path}: {error}; prepare the store again from sound images"
-            ) from error
+        image = read_image(stores[store_of[position]], int(row_of[position]), table[IMAGE_ID][position])
         if decoded is not None:
             decoded[position] = image
         return image
 
     def make(number: int) -> Batch:
-        places = np.arange(number * batch_size, min((number + 1) * batch_size, len(order)))
+        places = places_of(number, batch_size, len(order), share)
         positions = order[places]
         images = np.empty((len(places), image_size, image_size, 3), np.uint8)  # (B, S, S, 3)
         drawn = None if augmentation is None else augment.draw(seed, epoch, places, **augmentation)
@@ -107,7 +114,26 @@ def load_batches(
         threads.shutdown(cancel_futures=True)
 
 
-def locate(stores: Sequence[Store], table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def places_of(number: int, batch_size: int, length: int, share: tuple[int, int]) -> np.ndarray:
+    """Places in an epoch's order of `length` that batch `number` takes, or one process's share of them. (b,) int64"""
+    first, last = number * batch_size, min((number + 1) * batch_size, length)
+    part, num_parts = share
+    return np.arange(first + (last - first) * part // num_parts, first + (last - first) * (part + 1) // num_parts)
+
+
+def read_image(store: Images, row: int, image_id: str) -> np.ndarray:
+    """Decode one image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        BadInput: it cannot be decoded; names it and its store.
+    """
+    try:
+        return pixels.decode(store.read(row))
+    except pixels.BadImage as error:
+        raise BadInput(f"{image_id} in {store.path}: {error}; prepare the store again from sound images") from error
+
+
+def locate(stores: Sequence[Images], table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Store and row number of each image of a table. Two (N,) int64"""
     store_of = table[STORE].to_numpy().astype(np.int64) if STORE in table.columns else np.zeros(table.height, np.int64)
     row_of = np.zeros(table.height, np.int64)

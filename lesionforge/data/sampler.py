@@ -11,7 +11,7 @@ import numpy as np
 
 from lesionforge.errors import BadInput
 
-SHUFFLE, MALIGNANT, BENIGN = 0, 1, 2  # which walk; each has random numbers of its own
+SHUFFLE, MALIGNANT, BENIGN, TOGETHER = 0, 1, 2, 3  # which walk; each has random numbers of its own
 BLOCK = 65_536  # our choice: short permutations are drawn in blocks of about this many numbers, for speed only
 
 
@@ -29,7 +29,8 @@ def shuffle_order(num_images: int, num_samples: int, seed: int, epoch: int) -> n
 def balanced_order(targets: np.ndarray, num_samples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Positions such that each batch is exactly half malignant, half benign.
 
-    Malignant and benign alternate, so an even micro-batch (gradient accumulation, several devices) is balanced too.
+    Malignant and benign alternate, so every even part of a batch is balanced too: a micro-batch, or the contiguous
+    slice of one of n processes wherever the batch size is a multiple of 2 n.
     Over epochs, every benign image comes before one repeats; the same holds for malignant ones, many times an epoch.
 
     Args:
@@ -56,6 +57,49 @@ def balanced_order(targets: np.ndarray, num_samples: int, batch_size: int, seed:
     order[0::2] = malignant[walk(len(malignant), epoch * half, half, [seed, MALIGNANT])]
     order[1::2] = benign[walk(len(benign), epoch * half, half, [seed, BENIGN])]
     return order
+
+
+def fresh_benign_order(
+    targets: np.ndarray, benign_per_malignant: int, seed: int, epoch: int, num_samples: int | None = None
+) -> np.ndarray:
+    """Every malignant image once and `benign_per_malignant` times as many benign ones, shuffled together.
+
+    The benign images are other ones in each epoch: over epochs, all of them come before one repeats.
+
+    Args:
+        targets: 0 or 1  # (N,)
+        num_samples: length of the epoch, where whole batches need another one: such epochs are laid end to end and cut
+            anew, so what one leaves over comes first in the next. None takes the epochs as they are.
+
+    Returns:
+        int64  # (num_samples,), else (fresh_benign_length(targets, benign_per_malignant),)
+
+    Raises:
+        BadInput: a class without images.
+    """
+    malignant, benign = np.flatnonzero(targets == 1), np.flatnonzero(targets == 0)
+    length = fresh_benign_length(targets, benign_per_malignant)
+    num_samples = length if num_samples is None else num_samples
+    first, start = divmod(epoch * num_samples, length)
+    num_epochs = (start + num_samples - 1) // length + 1  # uncut ones that this one has a part of
+    num_fresh = length - len(malignant)
+    fresh = benign[walk(len(benign), first * num_fresh, num_epochs * num_fresh, [seed, BENIGN])]
+    uncut = [
+        np.random.default_rng([seed, TOGETHER, first + i]).permutation(np.concatenate([malignant, images]))
+        for i, images in enumerate(np.split(fresh, num_epochs))
+    ]
+    return np.concatenate(uncut)[start : start + num_samples]
+
+
+def fresh_benign_length(targets: np.ndarray, benign_per_malignant: int) -> int:
+    """Images in each uncut epoch of `fresh_benign_order`."""
+    num_malignant, num_benign = int((targets == 1).sum()), int((targets == 0).sum())
+    if not num_malignant or not num_benign:
+        raise BadInput(
+            f"fresh benign images for each malignant one need both classes; the mix holds {num_malignant:,} malignant "
+            f"and {num_benign:,} benign"
+        )
+    return num_malignant * (1 + benign_per_malignant)
 
 
 def walk(num: int, start: int, length: int, entropy: list[int]) -> np.ndarray:

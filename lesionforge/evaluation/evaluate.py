@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,32 @@ from lesionforge.errors import BadInput
 if TYPE_CHECKING:
     import polars as pl
 
+    from lesionforge.evaluation.recalibration import Fit
+
 log = logging.getLogger("lesionforge")
 
 DISCLAIMER = "research software, not a medical device"
+
+
+class CalibrationConfig(Config):
+    """Scores made into probabilities. Brier score and expected calibration error of the raw ones are always given."""
+
+    methods: tuple[Literal["prior", "temperature", "prior_temperature", "isotonic"], ...] = ()
+    """Each by itself, written to calibrated/METHOD-PART.parquet. prior: from the prior of training to the prevalence.
+    temperature: one number that divides the logits, fitted on val. prior_temperature: first the one, then the other.
+    isotonic: a rising step function fitted on val; it makes ties. The others leave every rank as it is."""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | Literal["val"] | None = None
+    """Share of malignant lesions where the scores will be used, for prior: a number (the challenge: 0.001), or val."""
+    training_prior: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of malignant images as training saw them; none reads it from the run (its mix, sampler and loss)."""
+    num_bins: int = Field(15, ge=2, le=1000)
+    """Bins of the expected calibration error."""
+
+    @model_validator(mode="after")
+    def prior_needs_prevalence(self) -> "CalibrationConfig":
+        if self.prevalence is None and any(method.startswith("prior") for method in self.methods):
+            raise ValueError("the prior correction needs --calibration.prevalence: a number, or val")
+        return self
 
 
 class EvaluateConfig(Config):
@@ -35,7 +58,8 @@ class EvaluateConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of the bootstrap."""
     out: Path | None = None
-    """Folder to make: scores.json and scores.csv; default: `evaluation` in the run folder."""
+    """Folder to make: scores.json, scores.csv, reliability.png; default: `evaluation` in the run folder."""
+    calibration: CalibrationConfig = CalibrationConfig()
 
     @model_validator(mode="after")
     def run_or_predictions(self) -> "EvaluateConfig":
@@ -47,9 +71,9 @@ class EvaluateConfig(Config):
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Score predictions, print the table, write scores.json and scores.csv."""
+    """Score predictions, print the table, write scores.json, scores.csv, reliability.png and calibrated scores."""
     from lesionforge import tables
-    from lesionforge.evaluation import scoring
+    from lesionforge.evaluation import recalibration, reliability, scoring
 
     out = out_folder(config)
     done = run.already_done(out, config)
@@ -62,13 +86,25 @@ def evaluate(config: EvaluateConfig) -> None:
     with files.write_folder_whole(out) as folder, run.logged(folder):
         run.record(folder, "evaluate", config)
         chosen = choose_threshold(config, parts)
+        fits, facts = fit_calibration(config, parts)
         found: dict[str, Any] = {}
+        versions: dict[str, dict[str, pl.DataFrame]] = {}
         for part, table in parts.items():
             found[part] = scoring.score_part(table, chosen["value"], config.num_replicates, config.seed)
             found[part][tables.THRESHOLD] = threshold_for(part, chosen)
+            in_sample = facts["fitted_on"] is not None and shares_images(val_source(config, parts), table) > 0
+            source = f"{config.run or config.predictions}, part {part}"
+            versions[part] = recalibration.versions_of(table, fits, in_sample, source, config.seed)
+            for method in fits:
+                tables.write_table(folder / run.CALIBRATED / f"{method}-{part}.parquet", versions[part][method])
+            found[part][tables.CALIBRATION] = scoring.score_calibration(
+                versions[part], in_sample, config.calibration.num_bins, config.num_replicates, config.seed
+            )
         name = name_of(config)
         result = {tables.RUN: name, "split": split_of(config), "sources": sources, "parts": found}
+        result[tables.CALIBRATION] = facts
         result["disclaimer"] = DISCLAIMER
+        reliability.draw(folder / run.RELIABILITY, name, versions, found, DISCLAIMER)
         files.write_json(folder / run.SCORES, result)
         tables.write_table(folder / run.SCORES_TABLE, scoring.as_rows(name, found))
         run.mark_done(folder, parts=list(found))
@@ -153,29 +189,60 @@ def scorable_parts(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> 
 def choose_threshold(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> dict[str, Any]:
     """The threshold, its rule and what it was chosen on; the value is None where there are no val predictions."""
     from lesionforge import metrics, tables
-    from lesionforge.evaluation import predictions
 
     rule = config.threshold_rule
     if isinstance(rule, float):
         return {"value": rule, "rule": "given", "chosen_on": None, "in_sample": False}
-    if config.threshold_from is not None:
-        table, chosen_on = val_rows(config.threshold_from), config.threshold_from.name
-        predictions.require_scorable(table, str(config.threshold_from))
-    elif tables.VAL in parts:
-        table, chosen_on = parts[tables.VAL], tables.VAL
-    else:
+    val = val_source(config, parts)
+    if val is None:
         return {"value": None, "rule": rule, "chosen_on": None, "in_sample": False}
-    in_sample = False
-    for part, scored in parts.items():
-        shared = scored[tables.IMAGE_ID].is_in(table[tables.IMAGE_ID].implode()).sum()
-        if shared and part != tables.VAL:
-            raise BadInput(
-                f"part {part}: shares {shared:,} images with {chosen_on}, on which the threshold is chosen; choose it "
-                "on val predictions, never on the lesions that are scored with it, or give a number"
-            )
-        in_sample |= shared > 0
+    table, chosen_on = val
+    in_sample = any(shares_images(val, scored) > 0 for scored in parts.values())
     value = metrics.choose_threshold(table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy(), rule)
     return {"value": value, "rule": rule, "chosen_on": chosen_on, "in_sample": in_sample}
+
+
+def val_source(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> "tuple[pl.DataFrame, str] | None":
+    """The val predictions that threshold and calibration are fitted on, and what they are called.
+
+    Raises:
+        BadInput: another part than val holds some of their images.
+    """
+    from lesionforge import tables
+    from lesionforge.evaluation import predictions
+
+    if config.threshold_from is not None:
+        val = val_rows(config.threshold_from), config.threshold_from.name
+        predictions.require_scorable(val[0], str(config.threshold_from))
+    elif tables.VAL in parts:
+        val = parts[tables.VAL], tables.VAL
+    else:
+        return None
+    for part, scored in parts.items():
+        if part != tables.VAL and (shared := shares_images(val, scored)):
+            raise BadInput(
+                f"part {part}: shares {shared:,} images with {val[1]}, on which the threshold is chosen; choose it "
+                "on val predictions, never on the lesions that are scored with it, or give a number"
+            )
+    return val
+
+
+def shares_images(val: "tuple[pl.DataFrame, str] | None", table: "pl.DataFrame") -> int:
+    from lesionforge import tables
+
+    return 0 if val is None else int(table[tables.IMAGE_ID].is_in(val[0][tables.IMAGE_ID].implode()).sum())
+
+
+def fit_calibration(
+    config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]
+) -> "tuple[dict[str, Fit], dict[str, Any]]":
+    """Each method that is asked for, and the numbers behind it."""
+    from lesionforge.evaluation import recalibration
+
+    asked = config.calibration
+    needs_val = asked.prevalence == "val" or any(method in recalibration.FITTED for method in asked.methods)
+    val = val_source(config, parts) if needs_val else None
+    return recalibration.fit_all(asked.methods, val, asked.prevalence, asked.training_prior, config.run)
 
 
 def val_rows(path: Path) -> "pl.DataFrame":
@@ -209,6 +276,7 @@ def threshold_for(part: str, chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
+    from lesionforge import tables
     from lesionforge.evaluation import scoring
 
     if split := result["split"]:
@@ -217,4 +285,6 @@ def show(result: dict[str, Any]) -> None:
             print("  the split LEAKS: patients stand on both sides, and these scores are too good")
     for part, found in result["parts"].items():
         print(scoring.as_text(part, found), end="\n\n")
+    if fitted := scoring.calibration_in_words(result[tables.CALIBRATION]):
+        print(fitted, end="\n\n")
     print(DISCLAIMER)

@@ -3,19 +3,26 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from lesionforge import run, tables
+from lesionforge import bootstrap, run, tables
 from lesionforge.errors import BadInput
+from lesionforge.metrics import Floats
 
 log = logging.getLogger("lesionforge")
 
+SAME_SCORE = 1e-3  # our choice: how far a score may lie from its logit's, for files that round
 
-def read_parts(folder: Path) -> dict[str, tuple[Path, pl.DataFrame]]:
-    """The val and test predictions that a run folder holds, by part."""
+
+def read_parts(
+    folder: Path, parts: tuple[str, ...] = (tables.VAL, tables.TEST)
+) -> dict[str, tuple[Path, pl.DataFrame]]:
+    """The predictions that a run folder holds, by part: those of `parts` that are there."""
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such run folder; make it with `lesionforge train`")
-    paths = {part: folder / run.PREDICTIONS / f"{part}.parquet" for part in (tables.VAL, tables.TEST)}
+    paths = {part: folder / run.PREDICTIONS / f"{part}.parquet" for part in parts}
     found = {part: (path, read_predictions(path)) for part, path in paths.items() if path.is_file()}
     if not found:
         raise BadInput(
@@ -26,7 +33,8 @@ def read_parts(folder: Path) -> dict[str, tuple[Path, pl.DataFrame]]:
 
 
 def read_predictions(path: Path) -> pl.DataFrame:
-    """image_id, patient_id, part (null where the file has none), target (Int8, nullable), score (float64, finite).
+    """image_id, patient_id, part (null where the file has none), target (Int8, nullable), score (float64, finite),
+    logit (float64, null where the file has none).
 
     Raises:
         BadInput: all problems of the file at once: missing column, null or repeated id, target other than 0 and 1,
@@ -36,7 +44,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
     tables.require_columns(table, [tables.SCORE], path)
     if table.is_empty():
         raise BadInput(f"{path}: no rows, expected one for each image")
-    for name in (tables.PATIENT_ID, tables.PART, tables.TARGET):
+    for name in (tables.PATIENT_ID, tables.PART, tables.TARGET, tables.LOGIT):
         if name not in table.columns:
             table = table.with_columns(pl.lit(None).alias(name))
     if table[tables.SCORE].dtype == pl.Float32:
@@ -53,7 +61,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
     ]
     refuse(problems, path, len(table))
     text = (pl.col(name).cast(pl.String) for name in (tables.IMAGE_ID, tables.PATIENT_ID, tables.PART))
-    return table.select(*text, targets, scores)
+    return table.select(*text, targets, scores, as_number(table[tables.LOGIT]))
 
 
 def read_truth(path: Path) -> pl.DataFrame:
@@ -103,20 +111,73 @@ def with_truth(parts: dict[str, pl.DataFrame], truth: pl.DataFrame, path: Path) 
 
 def require_scorable(table: pl.DataFrame, name: str) -> None:
     """Refuse predictions that no score can be drawn from honestly: targets missing, one class, or a constant score."""
-    ids, targets, scores = table[tables.IMAGE_ID], table[tables.TARGET], table[tables.SCORE]
-    problems = problem(ids, targets.is_null(), "have no target; give all of them, or a --truth file", ids)
-    num_malignant = targets.sum()
-    if num_malignant in (0, targets.count()):
-        found = "malignant" if num_malignant else "benign"
-        problems.append(f"all {targets.count():,} lesions are {found}; both classes are needed for every score")
+    scores = table[tables.SCORE]
+    problems = target_problems(table)
     if scores.min() == scores.max():
         problems.append(f"every score is {scores[0]!r}: a constant prediction ranks nothing; check the model")
     refuse(problems, name, len(table))
 
 
+def require_targets(table: pl.DataFrame, name: str) -> None:
+    """Refuse rows without targets, or of one class."""
+    refuse(target_problems(table), name, len(table))
+
+
+def target_problems(table: pl.DataFrame) -> list[str]:
+    ids, targets = table[tables.IMAGE_ID], table[tables.TARGET]
+    problems = problem(ids, targets.is_null(), "have no target; give all of them, or a --truth file", ids)
+    num_malignant = targets.sum()
+    if num_malignant in (0, targets.count()):
+        found = "malignant" if num_malignant else "benign"
+        problems.append(f"all {targets.count():,} lesions are {found}; both classes are needed for every score")
+    return problems
+
+
+def logits_of(table: pl.DataFrame, name: str) -> Floats:
+    """Log-odds of the scores, (N,): the logit column, where it is empty log(p / (1 - p)).
+
+    Raises:
+        BadInput: a score outside [0, 1], one of exactly 0 or 1 without a logit, a logit that is not the score's.
+    """
+    ids, scores, logits = table[tables.IMAGE_ID], table[tables.SCORE], table[tables.LOGIT]
+    p = scores.to_numpy()
+    empty = logits.is_null()
+    from_logits = pl.Series(sigmoid(logits.fill_null(0.0).to_numpy()))
+    outside = (scores < 0) | (scores > 1)
+    certain = empty & ((scores == 0) | (scores == 1))
+    other = ~empty & ~outside & ~((from_logits - scores).abs() <= SAME_SCORE)
+    problems = [
+        *problem(ids, outside, "have a score outside [0, 1], which is no probability", scores),
+        *problem(ids, certain, "have a score of exactly 0 or 1 and no logit, so their log-odds are infinite", scores),
+        *problem(ids, other, "have a logit whose sigmoid is not the score", logits),
+    ]
+    refuse(problems, name, len(table))
+    with np.errstate(divide="ignore"):
+        return np.where(empty, np.log(p) - np.log1p(-p), logits.fill_null(0.0).to_numpy())
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-x)) without overflow."""
+    tail = np.exp(-np.abs(logits))  # in (0, 1]
+    return np.where(logits >= 0, 1, tail) / (1 + tail)
+
+
+def with_scores(table: pl.DataFrame, scores: Floats, logits: Floats) -> pl.DataFrame:
+    """A predictions table with other scores and logits; a logit that is infinite is left empty."""
+    names = (tables.IMAGE_ID, tables.PATIENT_ID, tables.PART, tables.TARGET)
+    found = pl.Series(tables.LOGIT, logits, pl.Float64)
+    table = table.select(*names, pl.Series(tables.SCORE, scores, pl.Float64), found)
+    return table.with_columns(pl.when(found.is_finite()).then(tables.LOGIT).alias(tables.LOGIT))
+
+
 def patient_numbers(table: pl.DataFrame) -> pl.Series:
     """Each lesion's patient from 0, in the order of their ids, so that the order of rows cannot matter; -1 unknown."""
     return table.select((pl.col(tables.PATIENT_ID).rank("dense").cast(pl.Int64) - 1).fill_null(-1)).to_series()
+
+
+def cluster_numbers(table: pl.DataFrame) -> NDArray[np.int64]:
+    """Each lesion's cluster of the bootstrap, from 0: its patient, or one of its own in the order of rows."""
+    return bootstrap.clusters_of(patient_numbers(table).to_numpy())
 
 
 def with_image_id(table: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from lesionforge import bootstrap, metrics, tables
+from lesionforge.evaluation import calibration
 from lesionforge.evaluation.predictions import patient_numbers
 
 FEW = 10  # our choice: below this many malignant clusters a percentile interval is known to be too narrow
@@ -39,17 +40,19 @@ def score_part(table: pl.DataFrame, threshold: float | None, num_replicates: int
         "level": bootstrap.LEVEL,
         "num_replicates": num_replicates,
         "seed": seed,
-        "scores": {
-            name: {
-                tables.ESTIMATE: value.estimate,
-                tables.LOW: value.low,
-                tables.HIGH: value.high,
-                tables.REPLICATES_LEFT_OUT: value.num_left_out,
-                "reason": reasons.get(name),
-            }
-            for name, value in found.items()
-        },
+        "scores": {name: as_json(value, reasons.get(name)) for name, value in found.items()},
         "notes": [*notes_on_clusters(counts, found), *notes_on_retrieval(targets, patients, found)],
+    }
+
+
+def as_json(value: bootstrap.Estimate, reason: str | None) -> dict[str, Any]:
+    """A score with its interval; `reason` says why, where it is undefined."""
+    return {
+        tables.ESTIMATE: value.estimate,
+        tables.LOW: value.low,
+        tables.HIGH: value.high,
+        tables.REPLICATES_LEFT_OUT: value.num_left_out,
+        "reason": reason if value.estimate is None else None,
     }
 
 
@@ -130,6 +133,7 @@ def as_rows(run_name: str, parts: dict[str, Any]) -> pl.DataFrame:
         {
             tables.RUN: run_name,
             tables.PART: part,
+            tables.CALIBRATION: version,
             tables.SCORE: name,
             **{key: value[key] for key in (tables.ESTIMATE, tables.LOW, tables.HIGH, tables.REPLICATES_LEFT_OUT)},
             **{key: found[key] for key in (tables.NUM_IMAGES, tables.NUM_MALIGNANT, tables.NUM_PATIENTS)},
@@ -137,7 +141,11 @@ def as_rows(run_name: str, parts: dict[str, Any]) -> pl.DataFrame:
             tables.THRESHOLD: found[tables.THRESHOLD]["value"],
         }
         for part, found in parts.items()
-        for name, value in found["scores"].items()
+        for version, scores in [
+            (calibration.RAW, found["scores"]),
+            *((version, held["scores"]) for version, held in found[tables.CALIBRATION]["versions"].items()),
+        ]
+        for name, value in scores.items()
     ]
     floats = dict.fromkeys((tables.ESTIMATE, tables.LOW, tables.HIGH, tables.THRESHOLD), pl.Float64)
     return pl.DataFrame(rows, schema_overrides=floats)
@@ -157,8 +165,9 @@ def as_text(part: str, found: dict[str, Any]) -> str:
         reason: [LABELS[name] for name, value in found["scores"].items() if value["reason"] == reason]
         for reason in sorted(reasons)
     }
+    lines += [*calibration_table(found[tables.CALIBRATION]), ""]
     lines += [f"  - threshold: {found[tables.THRESHOLD]['how']}"]
-    lines += [f"  - {note}" for note in found["notes"]]
+    lines += [f"  - {note}" for note in [*found["notes"], *found[tables.CALIBRATION]["notes"]]]
     lines += [f"  - undefined ({'; '.join(names)}): {reason}" for reason, names in undefined.items()]
     return "\n".join(lines)
 
@@ -181,3 +190,98 @@ def digits(name: str, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if name == metrics.TRIAGE else f"{value:.4f}"
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+
+
+def score_calibration(
+    versions: dict[str, pl.DataFrame], in_sample: bool, num_bins: int, num_replicates: int, seed: int
+) -> dict[str, Any]:
+    """Calibration of a part's scores, raw and calibrated, with intervals and the bins of the reliability diagram.
+
+    `in_sample`: these are the lesions that the methods were fitted on.
+    """
+    raw = versions[calibration.RAW]
+    if raw[tables.SCORE].min() < 0 or raw[tables.SCORE].max() > 1:  # type: ignore[operator]
+        return {"versions": {}, "notes": ["calibration: undefined, scores outside [0, 1] are no probabilities"]}
+    found = {}
+    for version, table in versions.items():
+        table = table.sort(tables.IMAGE_ID)  # sums in floating point must not hang on the order of rows
+        targets, scores = table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy()
+        patients = patient_numbers(table).to_numpy()
+        measured = calibration.measure(targets, scores, patients, num_bins, num_replicates, seed)
+        found[version] = {
+            "scores": {name: as_json(value, why_no_measure(name)) for name, value in measured.scores.items()},
+            metrics.PAUC: metrics.pauc(targets, scores),
+            "ece_by_chance": measured.ece_by_chance,
+            "reliability": calibration.reliability(targets, scores, patients, num_replicates, seed),
+        }
+    return {"num_bins": num_bins, "in_sample": in_sample, "versions": found, "notes": notes_on_calibration(raw, found)}
+
+
+def why_no_measure(name: str) -> str:
+    if name == calibration.LOG_LOSS:
+        return "infinite: a lesion has a score of exactly 0 or 1 and is of the other class"
+    return "one class only"
+
+
+def notes_on_calibration(raw: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    share = float(raw[tables.TARGET].mean())  # type: ignore[arg-type]
+    notes = [
+        f"calibration: {share:.2%} are malignant, so that number as every lesion's score has a Brier score of "
+        f"{share * (1 - share):.2g}, an ECE of 0",
+        "calibration: ECE by chance is what a perfectly calibrated score would show on as many lesions",
+    ]
+    fitted = [version for version in found if version + calibration.CROSS_FITTED in found]
+    if fitted:
+        notes.append(f"{', '.join(fitted)}: fitted on these very lesions, which flatters; cross-fitted does not")
+    if (isotonic := found.get("isotonic")) and (
+        change := isotonic[metrics.PAUC] - found[calibration.RAW][metrics.PAUC]
+    ):
+        notes.append(f"isotonic: ties the scores of a step, which moves the pAUC by {change:+.4f}")
+    return notes
+
+
+def calibration_table(found: dict[str, Any]) -> list[str]:
+    """Brier score, ECE and calibration in the large, raw and calibrated, for the terminal."""
+    if not found["versions"]:
+        return []
+    ece = f"ECE, {found['num_bins']} equal-mass bins"
+    lines = ["", f"  {'calibration':19}{'Brier score':31}{ece:31}{'by chance':11}mean score / prevalence"]
+    for version, held in found["versions"].items():
+        label = "  cross-fitted" if version.endswith(calibration.CROSS_FITTED) else version
+        brier, ece, in_the_large = (
+            in_cell(held["scores"][name]) for name in (calibration.BRIER, calibration.ECE, calibration.IN_THE_LARGE)
+        )
+        lines.append(f"  {label:19}{brier:31}{ece:31}{significant(held['ece_by_chance']):11}{in_the_large}")
+    return lines
+
+
+def in_cell(value: dict[str, Any]) -> str:
+    estimate, low, high = (significant(value[key]) for key in (tables.ESTIMATE, tables.LOW, tables.HIGH))
+    return estimate if value[tables.LOW] is None else f"{estimate}  {low} to {high}"
+
+
+def significant(value: float | None) -> str:
+    """Three digits; what is left of rounding counts as 0."""
+    return "-" if value is None else f"{value if value > 1e-12 else 0.0:.3g}"
+
+
+def calibration_in_words(facts: dict[str, Any]) -> str:
+    """What the calibrated scores were made with, one line a method; empty where none was asked for."""
+    lines = []
+    for method, numbers in facts["methods"].items():
+        how = []
+        if method.startswith("prior"):
+            prior, prevalence = facts["training_prior"], facts["prevalence"]
+            how.append(f"from a prior of {prior:.4g} in training to {prevalence:.4g}, logit {numbers['shift']:+.4f}")
+        if "num_steps" in numbers:
+            how.append(f"{numbers['num_steps']:,} steps, fitted on {facts['fitted_on']}")
+        elif method != "prior":
+            how.append(f"temperature {numbers['temperature']:.4f}, fitted on {facts['fitted_on']}")
+        lines.append(f"  {method:19}{'; '.join(how)}")
+    lines += [f"  - {note}" for note in facts["notes"]]
+    if facts["fitted_on"]:
+        lines.append("  - intervals take a fit as given: how it would vary with other val lesions is not in them")
+    return "\n".join(["calibrated scores:", *lines]) if facts["methods"] else ""

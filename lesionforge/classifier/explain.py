@@ -1,0 +1,316 @@
+"""explain: heat maps of trained runs as Figure 5 of the study, and how much of each map lies in the lesion."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from lesionforge import files, run
+from lesionforge.config import Config, HardwareConfig
+from lesionforge.errors import BadInput
+from lesionforge.progress import progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    from lesionforge.classifier.model import Built
+    from lesionforge.classifier.sheets import Lesion
+    from lesionforge.data.store import Store
+
+log = logging.getLogger("lesionforge")
+
+TRUE_MASKS, ESTIMATED_MASKS = "true", "estimated"
+
+
+class ExplainConfig(Config):
+    """Draw heat maps of trained runs on the same lesions and measure how much of them lies in the lesion."""
+
+    runs: tuple[Path, ...] = Field(min_length=1)
+    """Run folders of `lesionforge train`."""
+    out: Path
+    """Folder to make: figure5.png, a sheet for each run, focus.csv and its relatives."""
+    store: Path | None = None
+    """Another store, explained whole; none takes each run's own part, which must be the same lesions."""
+    part: Literal["train", "val", "test"] = "val"
+    """Part of the runs' own split."""
+    masks: Path | None = None
+    """The phantom's true-masks.npz; none estimates the masks from the crops."""
+    methods: tuple[Literal["grad_cam", "grad_cam_pp", "hirescam", "rollout"], ...] = Field(("grad_cam",), min_length=1)
+    """Kinds of maps; the first stands in Figure 5. rollout is for plain ViTs and passed over for other runs."""
+    num_images: int = Field(64, ge=2)
+    """Lesions that are measured: malignant ones first, then benign ones, at random."""
+    num_shown: int = Field(8, ge=1, le=16)
+    """Of these, lesions in the figures, half of them malignant where there are."""
+    num_random: int = Field(3, ge=0, le=20)
+    """Models with random weights that each run is held against; 0 leaves this check out."""
+    num_replicates: int = Field(1000, ge=100, le=100_000)
+    """Bootstrap replicates for the intervals."""
+    seed: int = Field(0, ge=0)
+    """Another seed draws other lesions, other random weights and other replicates."""
+    batch_size: int = Field(16, ge=1)
+    """Images that pass through a model at once."""
+    hardware: HardwareConfig = HardwareConfig()
+
+
+class Subject(NamedTuple):
+    """One run to explain."""
+
+    name: str
+    folder: Path
+    kind: str  # CNN, transformer or other
+    methods: tuple[str, ...]  # of those asked for, the ones that it takes
+    store: "Store"
+    samples: "pl.DataFrame"  # image_id, patient_id, target of the lesions it may be explained on
+
+
+def explain(config: ExplainConfig) -> None:
+    """Write the figures and tables, print what can be said.
+
+    Raises:
+        BadInput: runs of other lesions, a method that no run takes, masks or weights that cannot be read.
+    """
+    import polars as pl
+    import torch
+
+    from lesionforge import tables
+    from lesionforge.classifier import focus_tables, inference, sheets
+
+    if run.already_done(config.out, config):
+        print(files.read_json(config.out / run.FOCUS)["text"])
+        return
+    torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
+    device = inference.build_accelerator(config.hardware.device, "fp32").device
+    subjects = read_subjects(config)
+    chosen = choose(subjects[0].samples, config.num_images, config.seed)
+    shown = choose_shown(chosen[tables.TARGET].to_list(), config.num_shown)
+    lesions = read_lesions(subjects[0].store, chosen, config.masks)
+    mask_source = ESTIMATED_MASKS if config.masks is None else TRUE_MASKS
+    with files.write_folder_whole(config.out) as folder, run.logged(folder):
+        run.record(folder, "explain", config)
+        found, maps = [], {}
+        for subject in subjects:
+            rows, maps[subject.name] = explain_run(subject, chosen, lesions, set(shown), config, device)
+            found.append(rows.with_columns(pl.lit(mask_source).alias(tables.MASK)))
+        measured = pl.concat(found)
+        draw(folder, config, subjects, [lesions[i] for i in shown], shown, measured, maps, mask_source)
+        summary = focus_tables.summarise(measured, config.num_replicates, config.seed)
+        pairs = focus_tables.compare(measured, config.num_replicates, config.seed)
+        text = f"{focus_tables.as_text(summary, pairs)}\n\n{sheets.DISCLAIMER}"
+        tables.write_table(folder / run.FOCUS_LESIONS, measured)
+        tables.write_table(folder / run.FOCUS_TABLE, summary)
+        tables.write_table(folder / run.FOCUS_PAIRS, pairs)
+        facts = {"runs": summary.to_dicts(), "pairs": pairs.to_dicts(), "text": text}
+        files.write_json(folder / run.FOCUS, facts)
+        weights = {s.name: files.read_json(s.folder / run.DONE)["weights_sha256"] for s in subjects}
+        run.mark_done(folder, weights_sha256=weights, store_sha256=subjects[0].store.digest, num_images=len(chosen))
+    print(text)
+    log.info("%s: %s, %d sheets, %s", config.out, run.FIGURE5, len(subjects), run.FOCUS_TABLE)
+
+
+def read_subjects(config: ExplainConfig) -> list[Subject]:
+    """The runs with their lesions, all that can be refused looked at."""
+    from lesionforge import tables
+    from lesionforge.classifier import saliency, trained
+
+    subjects = []
+    for folder, name in zip(config.runs, names_of(config.runs), strict=True):
+        built = trained.load_run(folder)
+        plain = saliency.can_roll_out(built.model)
+        methods = tuple(method for method in dict.fromkeys(config.methods) if plain or method != "rollout")
+        if methods != config.methods:
+            log.info("%s: no plain ViT, so no rollout of it", name)
+        store, samples = lesions_of(config, folder)
+        subjects.append(Subject(name, folder, saliency.kind_of(built.model), methods, store, samples))
+    if not any("rollout" in subject.methods for subject in subjects) and "rollout" in config.methods:
+        raise BadInput("methods: rollout is for ViT, DeiT III, BEiT v2 and EVA-02, and no run is one; use grad_cam")
+    first = subjects[0]
+    for other in subjects[1:]:
+        ids = first.samples[tables.IMAGE_ID].to_list(), other.samples[tables.IMAGE_ID].to_list()
+        differ = sorted(set(ids[0]) ^ set(ids[1]))
+        if differ:
+            raise BadInput(
+                f"runs: {first.name} and {other.name} have other lesions in part {config.part}, {len(differ):,} of them "
+                f"in one only ({tables.in_short(differ)}); explain them apart, or on one --store"
+            )
+    return subjects
+
+
+def names_of(folders: tuple[Path, ...]) -> list[str]:
+    """What the runs are called: their folders, with as many folders above as it takes to tell them apart."""
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise BadInput("runs: a run is named twice; name each once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return ["-".join(path.parts[-depth:]).replace("/", "") for path in paths]
+
+
+def lesions_of(config: ExplainConfig, folder: Path) -> "tuple[Store, pl.DataFrame]":
+    """The store and the lesions that a run may be explained on."""
+    from lesionforge import tables
+    from lesionforge.classifier.trained import read_config
+    from lesionforge.data.parts import part_of, read_split
+    from lesionforge.data.store import open_store
+
+    columns = [tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET]
+    if config.store is not None:
+        store = open_store(config.store)
+        return store, store.samples(columns)
+    data = read_config(folder)["data"]
+    store = open_store(Path(data["store"]))
+    return store, part_of(store.samples(columns), read_split(Path(data["split"]), data["fold"]), config.part)[columns]
+
+
+def choose(samples: "pl.DataFrame", num_images: int, seed: int) -> "pl.DataFrame":
+    """All malignant lesions, then benign ones, then unlabelled ones, each at random, as many as asked for."""
+    import numpy as np
+    import polars as pl
+
+    from lesionforge.tables import TARGET
+
+    drawn = pl.Series("drawn", np.random.default_rng(seed).random(len(samples)))
+    return (
+        samples.with_columns(drawn)
+        .sort(TARGET, "drawn", descending=[True, False], nulls_last=True)[:num_images]
+        .drop("drawn")
+    )
+
+
+def choose_shown(targets: list[int | None], num_shown: int) -> list[int]:
+    """Positions of the lesions in the figures: half malignant, half others, where there are so many."""
+    malignant = [i for i, target in enumerate(targets) if target == 1]
+    others = [i for i, target in enumerate(targets) if target != 1]
+    num_malignant = min(len(malignant), max(num_shown - num_shown // 2, num_shown - len(others)))
+    return malignant[:num_malignant] + others[: num_shown - num_malignant]
+
+
+def read_lesions(store: "Store", chosen: "pl.DataFrame", masks: Path | None) -> "list[Lesion]":
+    """Each chosen lesion with its mask, at its own size."""
+    from lesionforge import tables
+    from lesionforge.classifier.sheets import Lesion
+    from lesionforge.data.lesion_mask import estimate_mask, fit_mask
+    from lesionforge.data.loader import read_image
+    from lesionforge.data.masks import open_masks
+
+    true_masks = None if masks is None else open_masks(masks)
+    ids, targets = chosen[tables.IMAGE_ID], chosen[tables.TARGET]
+    lesions = []
+    for image_id, target, row in zip(ids, targets, store.rows(ids).tolist(), strict=True):
+        image = read_image(store, row, image_id)
+        mask = fit_mask(true_masks.read(image_id), *image.shape[:2]) if true_masks else estimate_mask(image)
+        lesions.append(Lesion(image_id, target, image, mask))
+    without = [lesion.image_id for lesion in lesions if not lesion.mask.any()]
+    if without:
+        log.warning("%d lesions have no mask and are not measured: %s", len(without), tables.in_short(without))
+    return lesions
+
+
+def explain_run(
+    subject: Subject,
+    chosen: "pl.DataFrame",
+    lesions: "list[Lesion]",
+    shown: set[int],
+    config: ExplainConfig,
+    device: Any,
+) -> "tuple[pl.DataFrame, dict[tuple[str, int], np.ndarray]]":
+    """A row for each method and lesion; {(method, lesion): map} of the lesions shown."""
+    import polars as pl
+
+    from lesionforge import tables
+    from lesionforge.classifier import inference, saliency, trained
+    from lesionforge.data.loader import load_batches
+
+    built = trained.load_run(subject.folder)
+    seeds = range(config.seed, config.seed + config.num_random)
+    models = [built, *(saliency.with_random_weights(built, seed) for seed in seeds)]
+    for one in models:
+        one.model.to(device)
+    normalise = inference.Normalise(built.mean, built.std).to(device)
+    rows: list[dict[str, Any]] = []
+    kept = {}
+    order = list(range(len(chosen)))
+    batches = load_batches(
+        [subject.store], chosen, order, config.batch_size, built.image_size, None, 0, 0, config.hardware.loader_threads
+    )  # fmt: skip
+    with progress(f"explaining {subject.name}", len(chosen)) as advance:
+        for batch in batches:
+            images = normalise(inference.torch.from_numpy(batch.images).to(device))
+            for method in subject.methods:
+                explained = [saliency.explain_images(one, images, method) for one in models]
+                for i, position in enumerate(batch.positions.tolist()):
+                    maps = [one.maps[i] for one in explained]
+                    rows.append(
+                        {
+                            tables.METHOD: method,
+                            tables.IMAGE_ID: lesions[position].image_id,
+                            tables.SCORE: float(inference.sigmoid(explained[0].logits[i])),
+                            tables.CELLS: explained[0].cells,
+                            **measure(maps, lesions[position].mask, explained[0].cells),
+                        }
+                    )
+                    if position in shown:
+                        kept[method, position] = maps[0]
+            advance(len(batch.images))
+    name, kind = pl.lit(subject.name).alias(tables.RUN), pl.lit(subject.kind).alias(tables.KIND)
+    return chosen.join(pl.DataFrame(rows), on=tables.IMAGE_ID, maintain_order="left").select(name, kind, pl.all()), kept
+
+
+def measure(maps: "list[np.ndarray]", mask: "np.ndarray", cells: int) -> dict[str, float]:
+    """What one lesion tells: the run's map first, then those of random weights. NaN where it cannot be said."""
+    import numpy as np
+
+    from lesionforge import tables
+    from lesionforge.classifier import focus
+    from lesionforge.data.lesion_mask import fit_mask
+
+    own, *random = maps
+    inside = fit_mask(mask, *own.shape)
+    nothing = not inside.any()
+    focuses = [float("nan") if nothing else focus.lesion_focus(heat, inside) for heat in maps]
+    correlations = [focus.rank_correlation(own, heat) for heat in random]
+    known = [np.array(values)[~np.isnan(values)] for values in (focuses[1:], correlations)]
+    random_focus, correlation = (float(values.mean()) if len(values) else float("nan") for values in known)
+    return {
+        tables.FOCUS: focuses[0],
+        tables.AREA_SHARE: float("nan") if nothing else float(inside.mean()),
+        tables.PERFECT_FOCUS: float("nan") if nothing else focus.lesion_focus(focus.as_cells(inside, cells), inside),
+        tables.RANDOM_FOCUS: random_focus,
+        tables.RANK_CORRELATION: correlation,
+    }
+
+
+def draw(
+    folder: Path, config: ExplainConfig, subjects: list[Subject], lesions: "list[Lesion]", shown: list[int],
+    measured: "pl.DataFrame", maps: dict[str, dict[tuple[str, int], Any]], mask_source: str,
+) -> None:  # fmt: skip
+    """Figure 5 with all runs, CNNs above transformers, and a sheet with all methods for each run."""
+    from lesionforge import tables
+    from lesionforge.classifier.sheets import Row, draw_sheet
+
+    values = {
+        (row[tables.RUN], row[tables.METHOD], row[tables.IMAGE_ID]): row for row in measured.iter_rows(named=True)
+    }
+
+    def row_of(subject: Subject, method: str, label: str) -> Row:
+        found = [values[subject.name, method, lesion.image_id] for lesion in lesions]
+        captions = [f"score {row[tables.SCORE]:.3f}\n{in_words(row[tables.FOCUS])}" for row in found]
+        return Row(label, [maps[subject.name][method, i] for i in shown], captions)
+
+    outline = f"the lesion's {mask_source} mask"
+    first = config.methods[0]
+    in_figure = sorted((s for s in subjects if first in s.methods), key=lambda subject: subject.kind)
+    rows = [row_of(subject, first, f"{subject.name}\n({subject.kind})") for subject in in_figure]
+    draw_sheet(folder / run.FIGURE5, f"What the malignant score rests on: {first}", lesions, rows, outline)
+    for subject in subjects:
+        if subject.methods:
+            rows = [row_of(subject, method, method) for method in subject.methods]
+            draw_sheet(
+                folder / f"{run.SHEET}-{subject.name}.png", f"{subject.name} ({subject.kind})", lesions, rows, outline
+            )
+
+
+def in_words(focus: float) -> str:
+    return "no positive map" if focus != focus else f"{100 * focus:.0f} % in the lesion"

@@ -1,0 +1,222 @@
+"""The lesion focus of several runs: from one row a lesion to a row a run, paired differences, and words."""
+
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+
+from lesionforge import bootstrap, tables
+from lesionforge.bootstrap import Estimate
+from lesionforge.classifier import focus
+from lesionforge.classifier.saliency import CNN, TRANSFORMER
+
+UNCHANGED = 0.5  # mean rank correlation with random weights' maps from which on they count as unchanged, our choice
+MEAN_OF = "mean of {}s"  # how the runs of a kind are called together
+
+
+class Bootstrap:
+    """The same resamples of patients for every column of values, of lesions in one order."""
+
+    def __init__(self, lesions: pl.DataFrame, num_replicates: int, seed: int) -> None:
+        number = pl.col(tables.PATIENT_ID).rank("dense").cast(pl.Int64) - 1
+        self.clusters = bootstrap.clusters_of(lesions.select(number.fill_null(-1)).to_series().to_numpy())
+        self.num_replicates, self.seed = num_replicates, seed
+
+    def mean(self, values: np.ndarray) -> Estimate:
+        return focus.mean_with_interval(values, self.clusters, self.num_replicates, self.seed)
+
+
+def summarise(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFrame:
+    """A row for each run and method.
+
+    Args:
+        lesions: a row for each run, method and lesion, the lesions in the same order in each.
+    """
+    rows = []
+    for (run_name, kind, method, mask), own in lesions.group_by(
+        tables.RUN, tables.KIND, tables.METHOD, tables.MASK, maintain_order=True
+    ):
+        boot = Bootstrap(own, num_replicates, seed)
+        values = {name: own[name].to_numpy() for name in (
+            tables.FOCUS, tables.AREA_SHARE, tables.PERFECT_FOCUS, tables.RANDOM_FOCUS, tables.RANK_CORRELATION,
+        )}  # fmt: skip
+        estimates = {
+            tables.FOCUS: boot.mean(values[tables.FOCUS]),
+            tables.OVER_AREA: boot.mean(values[tables.FOCUS] - values[tables.AREA_SHARE]),
+            tables.OVER_RANDOM: boot.mean(values[tables.FOCUS] - values[tables.RANDOM_FOCUS]),
+        }
+        rows.append(
+            {
+                tables.RUN: run_name,
+                tables.KIND: kind,
+                tables.METHOD: method,
+                tables.MASK: mask,
+                tables.CELLS: own[tables.CELLS][0],
+                tables.NUM_IMAGES: len(own),
+                tables.NUM_MALIGNANT: int((own[tables.TARGET] == 1).sum()),
+                tables.NUM_EMPTY: int(np.isnan(values[tables.FOCUS]).sum()),
+                **as_columns(estimates),
+                **{
+                    name: mean_of_known(values[name])
+                    for name in (
+                        tables.AREA_SHARE, tables.PERFECT_FOCUS, tables.RANDOM_FOCUS, tables.RANK_CORRELATION,
+                    )
+                },
+            }
+        )  # fmt: skip
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def as_columns(estimates: dict[str, Estimate]) -> dict[str, float | None]:
+    return {
+        column: value
+        for name, found in estimates.items()
+        for column, value in (
+            (name, found.estimate), (f"{name}_{tables.LOW}", found.low), (f"{name}_{tables.HIGH}", found.high),
+        )
+    }  # fmt: skip
+
+
+def mean_of_known(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFrame:
+    """Paired differences in focus, run less other run, of all pairs of each method; then CNNs less transformers.
+
+    A lesion counts where both maps are positive somewhere; of a kind, the mean over its runs whose map is.
+    """
+    rows = []
+    for (method,), own in lesions.group_by(tables.METHOD, maintain_order=True):
+        by_run = own.partition_by(tables.RUN, as_dict=True, maintain_order=True)
+        values = {str(name): rows_of_run[tables.FOCUS].to_numpy() for (name,), rows_of_run in by_run.items()}
+        kinds = {str(name): rows_of_run[tables.KIND][0] for (name,), rows_of_run in by_run.items()}
+        pairs = list(combinations(values, 2))
+        if {CNN, TRANSFORMER} <= set(kinds.values()):
+            for kind in (CNN, TRANSFORMER):
+                values[MEAN_OF.format(kind)] = mean_over_runs([values[name] for name in kinds if kinds[name] == kind])
+            pairs.append((MEAN_OF.format(CNN), MEAN_OF.format(TRANSFORMER)))
+        boot = Bootstrap(next(iter(by_run.values())), num_replicates, seed)
+        for one, other in pairs:
+            difference = values[one] - values[other]
+            found = boot.mean(difference)
+            rows.append(
+                {
+                    tables.METHOD: method,
+                    tables.RUN: one,
+                    tables.OTHER_RUN: other,
+                    **as_columns({tables.DIFFERENCE: found}),
+                    tables.NUM_IMAGES: int((~np.isnan(difference)).sum()),
+                    tables.VERDICT: focus.verdict(found),
+                }
+            )
+    texts, counts = (tables.METHOD, tables.RUN, tables.OTHER_RUN, tables.VERDICT), (tables.NUM_IMAGES,)
+    names = [
+        tables.METHOD,
+        tables.RUN,
+        tables.OTHER_RUN,
+        *as_columns({tables.DIFFERENCE: Estimate(None, None, None, 0)}),
+    ]
+    schema = {
+        name: pl.String if name in texts else pl.Int64 if name in counts else pl.Float64
+        for name in (*names, tables.NUM_IMAGES, tables.VERDICT)
+    }
+    return pl.DataFrame(rows, schema=schema)
+
+
+def mean_over_runs(values: list[np.ndarray]) -> np.ndarray:
+    """Of each lesion, over the runs that know it; NaN where none does."""
+    stacked = np.stack(values)
+    num_known = (~np.isnan(stacked)).sum(axis=0)
+    return np.nansum(stacked, axis=0) / np.where(num_known, num_known, np.nan)
+
+
+def as_text(summary: pl.DataFrame, pairs: pl.DataFrame) -> str:
+    """The tables for a terminal, and what may be said."""
+    parts = []
+    for (method,), own in summary.group_by(tables.METHOD, maintain_order=True):
+        some = own.row(0, named=True)
+        header = (
+            f"{method}: share of the map inside the lesion, mean of {some[tables.NUM_IMAGES]} lesions "
+            f"({some[tables.NUM_MALIGNANT]} malignant) with 95 % interval; {some[tables.MASK]} masks"
+        )
+        titles = ("run", "kind", "focus", "area", "random weights", "perfect map", "cells", "rank corr.", "empty")
+        cells = [titles, *(row_of_text(row) for row in own.iter_rows(named=True))]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+        lines = [
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        findings = findings_of(own, pairs.filter(pl.col(tables.METHOD) == method))
+        parts.append("\n".join([header, *lines, *(f"  - {finding}" for finding in findings)]))
+    return "\n\n".join(parts)
+
+
+def row_of_text(row: dict) -> tuple[str, ...]:
+    focus_text = percent(row[tables.FOCUS])
+    low, high = row[f"{tables.FOCUS}_{tables.LOW}"], row[f"{tables.FOCUS}_{tables.HIGH}"]
+    if low is not None:
+        focus_text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    correlation = row[tables.RANK_CORRELATION]
+    return (
+        row[tables.RUN], row[tables.KIND], focus_text, percent(row[tables.AREA_SHARE]),
+        percent(row[tables.RANDOM_FOCUS]), percent(row[tables.PERFECT_FOCUS]), f"{row[tables.CELLS]} x {row[tables.CELLS]}",
+        "-" if correlation is None else f"{correlation:.2f}", str(row[tables.NUM_EMPTY]),
+    )  # fmt: skip
+
+
+def findings_of(summary: pl.DataFrame, pairs: pl.DataFrame) -> list[str]:
+    """Sentences on one method: each run against a blind map and against random weights, then the pairs."""
+    found = []
+    for row in summary.iter_rows(named=True):
+        name = row[tables.RUN]
+        for column, against in (
+            (tables.OVER_AREA, "the lesion's share of the image"),
+            (tables.OVER_RANDOM, "the same model with random weights"),
+        ):
+            difference = estimate_in(row, column)
+            if difference.estimate is not None:
+                found.append(f"{name}: {sentence(difference, against)}")
+        if row[tables.RANK_CORRELATION] is not None and row[tables.RANK_CORRELATION] >= UNCHANGED:
+            found.append(
+                f"{name}: WARNING, its maps hardly change when its weights are random (rank correlation "
+                f"{row[tables.RANK_CORRELATION]:.2f}): they show the architecture and the image, not what was learned"
+            )
+        if row[tables.NUM_EMPTY]:
+            found.append(
+                f"{name}: {row[tables.NUM_EMPTY]} of {row[tables.NUM_IMAGES]} maps are positive nowhere, or their lesion "
+                "has no mask; they are left out"
+            )
+    found += [
+        f"{row[tables.RUN]}: {sentence(estimate_in(row, tables.DIFFERENCE), row[tables.OTHER_RUN])}, "
+        f"on the same {row[tables.NUM_IMAGES]} lesions"
+        for row in pairs.iter_rows(named=True)
+    ]  # fmt: skip
+    if summary[tables.CELLS].n_unique() > 1:
+        found.append(
+            "the maps differ in cells, and a coarse map cannot follow a small lesion: see the perfect map's focus"
+        )
+    return found
+
+
+def estimate_in(row: dict, name: str) -> Estimate:
+    return Estimate(row[name], row[f"{name}_{tables.LOW}"], row[f"{name}_{tables.HIGH}"], 0)
+
+
+def sentence(difference: Estimate, against: str) -> str:
+    """higher than X by 3.1 points [1.0, 5.2]"""
+    word = focus.verdict(difference)
+    if difference.estimate is None:
+        return f"focus cannot be compared with that of {against}"
+    points = f"{abs(100 * difference.estimate):.1f} points"
+    if difference.low is None or difference.high is None:
+        return f"focus differs from {against} by {100 * difference.estimate:+.1f} points ({word})"
+    interval = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    if word == focus.ALIKE:
+        return f"focus {word} from {against} ({100 * difference.estimate:+.1f} points {interval})"
+    return f"focus is {word} than {against} by {points} {interval}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

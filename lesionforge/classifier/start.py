@@ -1,0 +1,54 @@
+"""Starting from another run's weights: they must fit, and that run must not have seen what this one is scored on."""
+
+from pathlib import Path
+
+import polars as pl
+
+from lesionforge import run, tables
+from lesionforge.classifier import model, trained
+from lesionforge.errors import BadInput
+from lesionforge.recipe import read_recipe
+
+
+def start_from(built: model.Built, folder: Path) -> model.Built:
+    """The model with the weights and the normalisation of a finished run, to learn on from.
+
+    Raises:
+        BadInput: as `load_run`, or the run is of another architecture or image size.
+    """
+    found = trained.load_run(folder)
+    theirs, ours = shapes(found), shapes(built)
+    if (found.name, theirs) != (built.name, ours):
+        raise BadInput(
+            f"model.init_from: {folder} holds {found.name} at {found.image_size} px, this run is to be {built.name} at "
+            f"{built.image_size} px; the architecture, and for plain transformers the size, must be equal"
+        )
+    model.load_weights(built.model, found.model.state_dict(), folder)
+    return built._replace(weights=f"run {folder.name}", mean=found.mean, std=found.std)
+
+
+def shapes(built: model.Built) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in built.model.state_dict().items()}
+
+
+def refuse_seen_before(init_from: Path, held_out: pl.DataFrame) -> None:
+    """Refuse to start from a run that learned from an image or a patient of this run's val or test; so for the run that
+    that one started from, and on.
+    """
+    seen_runs: set[Path] = set()
+    folder: Path | None = init_from
+    while folder is not None and folder.resolve() not in seen_runs:
+        seen_runs.add(folder.resolve())
+        if not (folder / run.MIX).is_file():
+            raise BadInput(f"model.init_from: {folder} has no {run.MIX}, so what it saw is unknown; name another run")
+        mix = tables.read_table(folder / run.MIX)
+        for column, what in ((tables.IMAGE_ID, "images"), (tables.PATIENT_ID, "images of patients")):
+            seen = mix.filter(pl.col(column).is_in(held_out[column].drop_nulls().implode()))
+            if len(seen):
+                raise BadInput(
+                    f"model.init_from: {folder} has learned from {len(seen):,} {what} of this run's val or test: "
+                    f"{tables.in_short(seen[tables.IMAGE_ID].to_list())}; its scores would mean nothing, start from a "
+                    "run on the same split and fold"
+                )
+        before = read_recipe(folder / run.CONFIG).settings.get("model", {}).get("init_from")
+        folder = None if before is None else Path(before)

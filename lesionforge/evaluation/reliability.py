@@ -1,0 +1,93 @@
+"""The reliability diagram: how many lesions of a score are malignant, against the score, with a histogram below."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesionforge import files, tables
+from lesionforge.evaluation import calibration
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WIDTH, HEIGHT, DOTS_PER_INCH = 5.6, 7.0, 130  # inches a part
+COLOURS = {  # Okabe and Ito's, which colour-blind readers tell apart
+    "raw": "#000000", "prior": "#0072B2", "temperature": "#D55E00", "prior_temperature": "#009E73",
+    "isotonic": "#CC79A7",
+}  # fmt: skip
+MARKERS = {"raw": "o", "prior": "s", "temperature": "^", "prior_temperature": "D", "isotonic": "P"}
+LOWEST = 1e-6  # scores below are drawn there
+
+
+def draw(
+    path: Path, name: str, versions: "dict[str, dict[str, pl.DataFrame]]", found: dict[str, Any], disclaimer: str
+) -> None:
+    """One column a part: on top observed shares against scores, log-log, below how many lesions have which score.
+
+    Cross-fitted scores are drawn instead of those of the fit that saw the lesions, and named so.
+    """
+    from matplotlib.figure import Figure
+
+    parts = [part for part in found if found[part][tables.CALIBRATION]["versions"]]
+    if not parts:
+        return
+    figure = Figure(figsize=(WIDTH * len(parts), HEIGHT), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
+    axes = figure.subplots(2, len(parts), squeeze=False, sharex="col", height_ratios=[3, 1])
+    figure.suptitle(f"{name}: are scores probabilities?", fontsize=11)
+    for (top, bottom), part in zip(axes.T, parts, strict=True):
+        measured = found[part][tables.CALIBRATION]["versions"]
+        shown = [version for version in measured if version + calibration.CROSS_FITTED not in measured]
+        lowest = lowest_shown([measured[version]["reliability"] for version in shown])
+        for version in shown:
+            draw_version(top, version, measured[version], lowest)
+            draw_histogram(bottom, version, versions[part][version][tables.SCORE].to_numpy(), lowest)
+        prevalence = found[part][tables.NUM_MALIGNANT] / found[part][tables.NUM_IMAGES]
+        top.plot([lowest, 1], [lowest, 1], color="0.6", linewidth=1, zorder=0)
+        top.axhline(prevalence, color="0.6", linewidth=1, linestyle=":", zorder=0)
+        top.annotate(
+            f"prevalence {prevalence:.2%}", (0.01, prevalence), xycoords=("axes fraction", "data"), fontsize=7.5,
+            color="0.35", va="bottom",
+        )  # fmt: skip
+        top.set(xscale="log", yscale="log", xlim=(lowest * 0.8, 1.2), ylim=(lowest * 0.8, 1.5))
+        counts = f"{found[part][tables.NUM_MALIGNANT]:,} malignant of {found[part][tables.NUM_IMAGES]:,}"
+        top.set_title(f"{part} ({counts})", fontsize=10)
+        top.set_ylabel("share of malignant lesions in the bin")
+        top.legend(fontsize=7.5, loc="upper left", title="mean score / prevalence", title_fontsize=7.5)
+        top.grid(color="0.92", linewidth=0.7)
+        bottom.set(yscale="log", xlabel="score (log)", ylabel="lesions")
+        bottom.grid(color="0.92", linewidth=0.7)
+    figure.supxlabel(
+        "Each bin holds half of the lesions above the one before; bars: 95 % intervals, patients resampled.\n"
+        "Open markers: no malignant lesion in the bin, drawn at the upper limit of its interval.\n"
+        f"{disclaimer[0].upper()}{disclaimer[1:]}.",
+        fontsize=7.5, color="0.35",
+    )  # fmt: skip
+    with files.write_whole(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def lowest_shown(bins: list[list[dict[str, Any]]]) -> float:
+    """A power of ten below every bin's mean score and share above 0."""
+    values = [row[key] for rows in bins for row in rows for key in ("mean_score", "share") if row[key] > 0]
+    return max(10.0 ** np.floor(np.log10(min(values))), LOWEST)
+
+
+def draw_version(axis: Any, version: str, measured: dict[str, Any], lowest: float) -> None:
+    method, _, crossed = version.partition(calibration.CROSS_FITTED[0])
+    ratio = measured["scores"][calibration.IN_THE_LARGE][tables.ESTIMATE]
+    colour, marker = COLOURS[method], MARKERS[method]
+    label = f"{method.replace('_', ' + ')}{' (cross-fitted)' if crossed else ''}: {ratio:.3g}"
+    rows = measured["reliability"]
+    x = np.maximum([row["mean_score"] for row in rows], lowest)
+    share, low, high = (np.array([row[key] for row in rows]) for key in ("share", "low", "high"))
+    some = share > 0
+    axis.plot(x[some], share[some], color=colour, marker=marker, markersize=5, linewidth=1, label=label)
+    axis.vlines(x[some], np.maximum(low[some], lowest), high[some], color=colour, linewidth=1, alpha=0.6)
+    axis.plot(x[~some], high[~some], color=colour, marker=marker, markersize=5, linestyle="none", fillstyle="none")
+
+
+def draw_histogram(axis: Any, version: str, scores: np.ndarray, lowest: float) -> None:
+    edges = np.linspace(np.log10(lowest), 0, 41)
+    num, _ = np.histogram(np.log10(np.maximum(scores, lowest)), edges)
+    axis.stairs(num, 10**edges, color=COLOURS[version.partition(calibration.CROSS_FITTED[0])[0]], linewidth=1.2)

@@ -1,0 +1,36 @@
+"""The verbs of the command line: where each lives and what its help says. Names only, so that nothing is imported."""
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    module: str  # in the package
+    config: str  # name of the class; the function has the verb's name
+    help: str
+
+
+# In the order of the data flow.
+VERBS = {
+    "phantom": Verb("data.phantom", "PhantomConfig", "Draw a stand-in for SLICE-3D in the challenge's own files."),
+    "download": Verb("data.download", "DownloadConfig", "Fetch the challenge's files or the ISIC site's archives."),
+    "prepare": Verb("data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
+    "split": Verb("data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds."),
+    "preview": Verb("data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
+    "train": Verb("classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
+    "predict": Verb(
+        "classifier.predict", "PredictConfig", "Score images with a trained run, an exported folder or ONNX."
+    ),
+    "explain": Verb(
+        "classifier.explain", "ExplainConfig", "Show where models look, and measure how much of it is lesion."
+    ),
+    "export": Verb("classifier.export", "ExportConfig", "Ship a run: a timm folder with a model card, and ONNX."),
+    "ensemble": Verb("evaluation.ensemble", "EnsembleConfig", "Join predictions of several runs into one table."),
+    "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and more, with intervals."),
+    "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
+}
+
+# Words that list something, and need no recipe.
+LISTS = {
+    "recipes": "List the shipped recipes, or print one.",
+    "models": "List the ten families, each in three sizes.",
+}

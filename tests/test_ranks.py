@@ -1,0 +1,105 @@
+"""Several processes make the steps of one: torchrun with two processes on the CPU (gloo) against a single process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionforge import run, tables
+from lesionforge.classifier import inference, ranks
+from lesionforge.classifier.checkpoint import load_tensors
+from lesionforge.data import sampler
+from lesionforge.data.loader import places_of
+from lesionforge.errors import BadInput
+
+SECONDS = 240  # two processes on two cores load torch in one minute at worst
+
+
+def command(out: Path, blobs: Path, blob_split: Path, *changes: str) -> list[str]:
+    """A transformer, since batch norm's statistics are those of each process's share."""
+    return [
+        "train", "--out", str(out), "--data.store", str(blobs), "--data.split", str(blob_split),
+        "--data.image-size", "32", "--data.batch-size", "8", "--model.name", "test_vit", "--model.weights", "random",
+        "--optim.epochs", "2", "--optim.lr", "1e-4", "--hardware.device", "cpu", "--hardware.torch-threads", "1",
+        "--data.sampler", "balanced", *changes,
+    ]  # fmt: skip
+
+
+def torchrun(words: list[str], num: int = 2) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num)]
+    return subprocess.run(
+        [*start, "-m", "lesionforge", *words], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+
+
+@pytest.mark.slow  # starts three processes that load torch
+def test_two_processes_make_the_steps_of_one(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
+    """The weights within 1e-6 (sums are rounded in another order, and AdamW turns a gradient that is all but zero into a
+    step of the learning rate, 1e-4), the same mix, one log line a line, and the same scores on val."""
+    alone = subprocess.run(
+        [sys.executable, "-m", "lesionforge", *command(tmp_path / "one", blobs, blob_split)],
+        timeout=SECONDS,
+        check=True,
+    )
+    assert alone.returncode == 0
+    both = torchrun(command(tmp_path / "two", blobs, blob_split))
+    assert both.returncode == 0, both.stderr
+    one, two = (load_tensors(tmp_path / name / run.WEIGHTS) for name in ("one", "two"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-6
+    assert tables.read_table(tmp_path / "one" / run.MIX).equals(tables.read_table(tmp_path / "two" / run.MIX))
+    ours, theirs = (
+        [json.loads(line) for line in (tmp_path / name / run.METRICS).read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert [row["val_auc"] for row in theirs] == pytest.approx([row["val_auc"] for row in ours], abs=1e-9)
+    assert [row["train_loss"] for row in theirs] == pytest.approx([row["train_loss"] for row in ours], abs=1e-6)
+    assert both.stderr.count("epoch 1/2:") == 1
+    assert "2 processes on cpu" in both.stderr
+
+
+@pytest.mark.slow
+def test_a_refusal_is_said_once_and_ends_all_processes(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
+    refused = torchrun(command(tmp_path / "r", blobs, blob_split, "--data.mix.malignant", "303"))
+    assert refused.returncode != 0
+    assert refused.stderr.count("asked 303 malignant, the train part holds 18") == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_every_processs_share_of_a_balanced_batch_is_balanced(num_ranks: int) -> None:
+    targets = (np.arange(100) < 13).astype(np.int8)
+    order = sampler.balanced_order(targets, 64, 16, seed=3, epoch=1)
+    seen = []
+    for batch in range(4):
+        for rank in range(num_ranks):
+            places = places_of(batch, 16, len(order), (rank, num_ranks))
+            assert targets[order[places]].mean() == 0.5
+            seen += places.tolist()
+    assert sorted(seen) == list(range(64))  # nothing twice, nothing left out
+
+
+def test_a_batch_that_cannot_be_dealt_evenly_is_refused() -> None:
+    accelerator = inference.build_accelerator("cpu", "fp32")
+    ranks.require_even_shares(accelerator, 7, "shuffle")  # one process takes any
+
+    class Three:
+        num_processes = 3
+
+    with pytest.raises(
+        BadInput, match=r"data\.batch_size: 32 cannot be dealt evenly to 3 processes; use a multiple of 3"
+    ):
+        ranks.require_even_shares(Three, 32, "shuffle")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="use a multiple of 6"):
+        ranks.require_even_shares(Three, 33, "balanced")  # type: ignore[arg-type]
+
+
+def test_one_process_needs_no_words() -> None:
+    accelerator = inference.build_accelerator("cpu", "fp32")
+    assert ranks.joined(accelerator, [1, 2]) == [1, 2]
+    assert ranks.share_of(accelerator, 5) == range(5)
+    assert ranks.agreed_signal(accelerator, 15) == 15
+    assert ranks.agreed_signal(accelerator, None) is None
+    assert ranks.told_by_first(accelerator, "x") == "x"
