@@ -68,7 +68,8 @@ class TrainHardwareConfig(HardwareConfig):
     """What a training runs on. Nothing here changes which images are seen, so it may be resumed with other values."""
 
     cache: Literal["none", "memory", "device"] = "none"
-    """Keep decoded images: in memory (about 50 KB each), or on the device, where they are then augmented too."""
+    """Keep decoded images: in memory (about 50 KB each), or on the device, a GPU, where they are then augmented too.
+    Its pixels differ from the others' by a level or two of 255, so bitwise resuming needs the same cache."""
     halve_micro_batch: bool = False
     """Out of memory: halve optim.micro_batch_size and go on, instead of stopping with advice."""
     checkpoint_minutes: float = Field(10.0, ge=0)

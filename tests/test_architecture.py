@@ -27,7 +27,7 @@ DOORS = {
     "accelerate": {"classifier.inference", "classifier.ranks"},
     "h5py": {"data.challenge_read", "data.challenge_write"},
     "cv2": {"data.pixels", "data.augment", "data.lesions", "data.lesion_measures", "data.textures", "data.lesion_mask"},
-    "matplotlib": {"data.preview", "evaluation.reliability"},
+    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability"},
     "cyclopts": {"cli"},
     "wandb": {"classifier.tracking"},
     "kagglehub": {"data.download"},

@@ -15,9 +15,10 @@ from pydantic import Field
 
 import lesionforge
 from lesionforge import recipe
-from lesionforge.cli import ENVIRONMENT, VERBS, Verb, main
+from lesionforge.cli import ENVIRONMENT, main
 from lesionforge.config import Config
 from lesionforge.errors import BadInput
+from lesionforge.verbs import VERBS, Verb
 
 HEAVY = {"torch", "timm", "sklearn", "pandas", "polars", "numpy", "cv2", "h5py", "matplotlib", "accelerate", "scipy"}
 
@@ -253,7 +254,7 @@ def test_mistakes_in_flags(words: str, message: str, capsys: pytest.CaptureFixtu
 def test_missing_settings_and_unknown_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     message = "lesionforge toy: missing --out, --data.store; give them as flags or in a recipe"
     assert refusal(capsys, "toy") == message
-    assert refusal(capsys, "toyy").endswith(", toy, recipes; did you mean toy?")
+    assert refusal(capsys, "toyy").endswith(", toy, recipes, models; did you mean toy?")
     assert refusal(capsys, "--verbose").startswith("lesionforge: unknown verb '--verbose'; expected one of phantom, ")
     assert refusal(capsys, "recipes", "a", "b").startswith("lesionforge recipes: found 2 words, expected at most one")
 
@@ -291,6 +292,13 @@ def test_every_shipped_recipe_is_valid_for_the_verb_in_its_head(name: str, capsy
         for key, value in settings.items():
             below = shown[section][key]
             assert below == value or {k: below[k] for k in value} == value
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("edgenext:tiny ") and " mit" in line for line in lines)
+    assert refusal(capsys, "models", "vit").startswith("lesionforge models: found 1 words, expected none")
 
 
 # ------------------------------------------------------------------------------------------------- help and completion

@@ -132,7 +132,7 @@ def test_a_second_run_gives_the_same_bytes() -> None:
 def test_an_effect_alone_is_closer_yet(names: tuple[str, ...]) -> None:
     difference = off(textured(64, 30, 90), drawn(64, only(*names)), 64)
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 2e-3
+    assert (difference > 0).mean() < 5e-3
 
 
 def test_turns_wider_than_the_image_mirror_it_again_and_again() -> None:

@@ -380,7 +380,7 @@ def test_calibrated_scores_are_written_measured_and_submittable(trained, capsys)
 
     printed = capsys.readouterr().out
     assert "temperature, prior_temperature, isotonic: fitted on these very lesions, which flatters" in printed
-    assert f"from a prior of 0.5 in training to {share:.4g}" in printed
+    assert f"from 0.5 in training to {share:.4g}" in printed
     assert max(len(line) for line in printed.splitlines() if "top-15" not in line) <= 120
     table = pl.read_csv(folder / "scores.csv")
     assert set(table["calibration"]) == {"raw", *METHODS} | crossed
@@ -393,6 +393,13 @@ def test_calibrated_scores_are_written_measured_and_submittable(trained, capsys)
         )
     )
     assert scores_of(trained.parent / "i")["parts"]["test"]["scores"]["pauc"]["estimate"] == test["isotonic"]["pauc"]
+
+
+def test_a_prevalence_that_is_not_the_lesions_own_is_said(trained, capsys):
+    asked = CalibrationConfig(methods=("prior",), prevalence=0.001, training_prior=0.5)
+    evaluate(EvaluateConfig(run=trained, calibration=asked))
+    share = predictions(1)["target"].mean()
+    assert f"made for 0.10% malignant, measured on test with {share:.2%}" in capsys.readouterr().out
 
 
 def test_fits_never_see_test(trained):

@@ -1,12 +1,25 @@
 """The table of families is what timm says: names, tags, sizes, normalisation, parameters, licences."""
 
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
 
+from lesionforge import run, tables
 from lesionforge.classifier import families, model
+from lesionforge.classifier.explain import ExplainConfig, explain
 from lesionforge.classifier.families import FAMILIES, NO_WEIGHTS, NORMALISATIONS
+from lesionforge.classifier.predict import PredictConfig, predict
+from lesionforge.classifier.settings import TrainConfig
+from lesionforge.classifier.train import train
 from lesionforge.errors import BadInput
+from lesionforge.files import sha256_of_file
 
 TEN = ("vit", "swin", "eva02", "edgenext", "deit3", "beitv2", "convnext", "resnet", "densenet", "efficientnet")
 TINY = [f"{name}:tiny" for name in TEN]
@@ -67,3 +80,51 @@ def test_the_printed_table_is_aligned_and_whole() -> None:
     for line, name in zip(table[1:], FAMILIES, strict=True):
         assert line.startswith(name)
         assert line[start - 1] == " " != line[start]
+
+
+def config_of(out: Path, short_name: str, store: Path, split: Path) -> TrainConfig:
+    """Four steps at the smallest size that the deepest of them can halve five times."""
+    size = 42 if short_name.startswith("eva02") else 32
+    return TrainConfig.model_validate(
+        {
+            "out": out,
+            "data": {"store": store, "split": split, "image_size": size, "batch_size": 8, "samples_per_epoch": 16},
+            "model": {"name": short_name, "weights": "random"},
+            "optim": {"epochs": 2, "lr": 1e-3},
+            "hardware": {"device": "cpu", "torch_threads": 1, "checkpoint_minutes": 0},
+        }
+    )
+
+
+@pytest.mark.slow  # 3 to 8 s each
+@pytest.mark.parametrize("short_name", TINY)
+def test_each_family_trains_saves_resumes_predicts_and_explains(
+    short_name: str, blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    """Stopped after its first checkpoint and resumed, a run ends with the bits of one that nothing disturbed."""
+    train(config_of(tmp_path / "whole", short_name, blobs, blob_split))
+    config = config_of(tmp_path / "r", short_name, blobs, blob_split)
+
+    def stop_after_a_step() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list((config.out / run.CHECKPOINTS).glob("step-*.json")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=stop_after_a_step)
+    sender.start()
+    with pytest.raises(SystemExit):
+        train(config)
+    sender.join()
+    train(config)
+    assert sha256_of_file(config.out / run.WEIGHTS) == sha256_of_file(tmp_path / "whole" / run.WEIGHTS)
+
+    predict(PredictConfig(run=config.out))
+    scores = tables.read_table(config.out / run.PREDICTIONS / "val.parquet")[tables.SCORE]
+    assert len(scores) == 24
+    assert scores.n_unique() > 1
+
+    explain(ExplainConfig(runs=(config.out,), out=tmp_path / "maps", num_images=4, num_shown=2, num_random=1))
+    focus = tables.read_table(tmp_path / "maps" / run.FOCUS_LESIONS)
+    assert len(focus) >= 4
+    assert np.isfinite(focus["focus"].drop_nulls().to_numpy()).all()

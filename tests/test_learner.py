@@ -203,21 +203,14 @@ def test_each_part_of_the_objective_changes_the_step(changes: dict[str, Any]) ->
     assert other.epoch_loss != pytest.approx(plain.epoch_loss, rel=1e-3)
 
 
-class Tight(torch.nn.Module):
-    """A layer with room for `most` images at once; what a full device raises is real, its cause is planted."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return images
-
-
 def tight(learner: Learner, most: int) -> Learner:
-    learner.raw.patch_embed = torch.nn.Sequential(Tight(most), learner.raw.patch_embed)  # type: ignore[assignment]
+    """A device with room for `most` images at once: what it raises is what torch raises, its cause is planted."""
+
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    learner.raw.register_forward_pre_hook(refuse)
     return learner
 
 

@@ -87,13 +87,18 @@ def test_the_prior_correction_is_the_formula_of_elkan():
     np.testing.assert_allclose(recalibration.calibrated(table, fits["prior"], "x")["score"], expected, rtol=1e-10)
 
 
-def test_prior_and_temperature_undo_each_other_in_order():
+def test_prior_and_temperature_are_undone_together():
+    """Trained at 10 times val's odds and too sure by a factor of 2; then moved on to a tenth of val's odds."""
     val = lesions(5, base=5.0)
-    distorted = val.with_columns(logit=2 * pl.col("logit") + 3).with_columns(score=sigmoid(2 * val["logit"] + 3))
-    fits, facts = recalibration.fit_all(["prior_temperature"], (distorted, "val"), sigmoid(-3.0).item(), 0.5, None)
-    assert facts["methods"]["prior_temperature"]["temperature"] == pytest.approx(2, rel=0.05)
-    repaired = recalibration.calibrated(distorted, fits["prior_temperature"], "val")
-    np.testing.assert_allclose(repaired["logit"], val["logit"], rtol=0.05)
+    of_val = recalibration.log_odds(float(val["target"].mean()))
+    moved = 2 * val["logit"] + np.log(10)
+    distorted = val.with_columns(moved.alias("logit"), pl.Series("score", sigmoid(moved.to_numpy())))
+    prior = float(sigmoid(np.array(of_val + np.log(10))))
+    for prevalence, last in (("val", 0.0), (float(sigmoid(np.array(of_val - np.log(10)))), -np.log(10))):
+        fits, facts = recalibration.fit_all(["prior_temperature"], (distorted, "val"), prevalence, prior, None)
+        assert facts["methods"]["prior_temperature"]["temperature"] == pytest.approx(2, rel=0.05)
+        repaired = recalibration.calibrated(distorted, fits["prior_temperature"], "val")
+        np.testing.assert_allclose(repaired["logit"] - last, val["logit"], rtol=0.05, atol=1e-9)
 
 
 @pytest.mark.parametrize("decimals", [None, 2, 1])
@@ -139,15 +144,15 @@ def test_cross_fitting_keeps_patients_together_and_is_honest():
     table = lesions(8, num=400, base=1.5).with_columns(logit=noise, score=sigmoid(noise))
     fits, _ = recalibration.fit_all(["isotonic"], (table, "val"), None, None, None)
     inside = recalibration.calibrated(table, fits["isotonic"], "val")
-    crossed = recalibration.cross_fitted(table, "isotonic", 0.0, "val", 0)
+    crossed = recalibration.cross_fitted(table, fits["isotonic"], "val", 0)
     brier = lambda t: float(((t["score"] - t["target"]) ** 2).mean())  # noqa: E731
     chance = float(table["target"].mean() * (1 - table["target"].mean()))
     assert brier(inside) < chance < brier(crossed)
     shuffled = table.sample(fraction=1, shuffle=True, seed=3)
-    assert recalibration.cross_fitted(shuffled, "isotonic", 0.0, "val", 0).equals(crossed)
+    assert recalibration.cross_fitted(shuffled, fits["isotonic"], "val", 0).equals(crossed)
     own = pl.col("patient_id") == table.filter(target=1)["patient_id"][0]
     changed = table.with_columns(target=pl.when(own).then(1).otherwise("target").cast(pl.Int8))
-    again = recalibration.cross_fitted(changed, "isotonic", 0.0, "val", 0)
+    again = recalibration.cross_fitted(changed, fits["isotonic"], "val", 0)
     assert again.filter(own)["score"].equals(crossed.filter(own)["score"])
     assert not again["score"].equals(crossed["score"])  # the other folds' fits saw the change
 
@@ -160,6 +165,7 @@ PRIORS = {
     "weighted": ({}, {"positive_weight": 2.0}, 1 / 3),
     "balanced and weighted": ({"sampler": "balanced"}, {"positive_weight": 3.0}, 0.75),
     "weighted to balance": ({}, {"positive_weight": "balanced"}, 0.5),
+    "balanced twice": ({"sampler": "balanced"}, {"positive_weight": "balanced"}, 0.5),
 }
 
 

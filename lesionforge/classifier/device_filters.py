@@ -15,6 +15,7 @@ from lesionforge.data import augment
 GREY, GREY_BITS = (9_798, 19_235, 3_735), 15  # OpenCV's luma (ITU-R BT.601), in units of 2^-15
 COLOUR_BITS = 10  # binary places to which OpenCV's transform rounds a matrix
 BINS = 256  # of a histogram of uint8
+TILES = (augment.CLAHE_TILES[0] + 1) * (augment.CLAHE_TILES[1] + 1)  # a row and a column more, for what lies beyond
 
 
 def taken(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -76,7 +77,6 @@ def equalised(
     x: torch.Tensor,
     row: torch.Tensor,
     column: torch.Tensor,
-    num_tiles: int,
     clip_limit: torch.Tensor,
     lut_scale: torch.Tensor,
     top: torch.Tensor,
@@ -89,12 +89,11 @@ def equalised(
     """`augment.equalised`: OpenCV's CLAHE on the luma, all three channels moved by what the luma moves.
 
     Args:
-        y, x: (N, H'), (N, W') with the mirrored border that fills the last tiles.
-        row, column: int64 alike; their sum is the first bin of a pixel's tile.
-        num_tiles: of all images.
-        clip_limit: (num_tiles, 1) int64, pixels in a bin. lut_scale: (num_tiles, 1) float32, levels a pixel.
-        top, bottom, left, right: int64 (N, H), (N, W), as row and column but of the tiles around a pixel.
-        down, across: float32, weights of bottom and right.
+        y, x: (N, H'), (N, W') int64 with the mirrored border that fills the last tiles.
+        row, column: (N, H'), (N, W') int64; their sum is the first bin of a pixel's tile.
+        clip_limit: (N,) int64, pixels in a bin. lut_scale: (N,) float32, levels a pixel.
+        top, bottom, down: (N, H) int64, as row, for the tiles above and below a pixel; float32, the weight of bottom.
+        left, right, across: (N, W), the same for columns.
     """
     red, green, blue = images.int().unbind(3)
     luma = (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
@@ -102,15 +101,16 @@ def equalised(
 
     # A histogram of each tile, clipped; what was clipped goes to all bins alike, the remainder to every few.
     bins = (row[:, :, None] + column[:, None, :]).add_(taken(luma, y, x)).flatten()
-    counts = torch.zeros(num_tiles * BINS, dtype=torch.int64, device=images.device)
+    counts = torch.zeros(len(images) * TILES * BINS, dtype=torch.int64, device=images.device)
     one = torch.ones(1, dtype=torch.int64, device=images.device)
-    counts = counts.scatter_add_(0, bins, one.expand(bins.shape)).view(num_tiles, BINS)
-    clipped = (counts - clip_limit).clamp_(min=0).sum(1, keepdim=True)
+    counts = counts.scatter_add_(0, bins, one.expand(bins.shape)).view(-1, TILES, BINS)
+    clip_limit = clip_limit[:, None, None]
+    clipped = (counts - clip_limit).clamp_(min=0).sum(2, keepdim=True)
     rest = clipped % BINS
     stride = BINS // rest.clamp(min=1)
     level = torch.arange(BINS, device=images.device)
     counts = torch.minimum(counts, clip_limit) + clipped // BINS + ((level % stride == 0) & (level // stride < rest))
-    lut = (counts.cumsum(1) * lut_scale).round_().clamp_(0, 255).flatten()
+    lut = (counts.cumsum(2) * lut_scale[:, None, None]).round_().clamp_(0, 255).flatten()
 
     # Each pixel blends what its four nearest tiles make of its level.
     def of_tiles(start: torch.Tensor) -> torch.Tensor:

@@ -4,16 +4,16 @@ The same numbers as in `data.loader` draw the same augmentation, so both give th
 but a few kilobytes of parameters goes from the host to the device in a step.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
 import torch
 
-from lesionforge.classifier import device_filters as filters
 from lesionforge.classifier.device_augment import augmented, upload
+from lesionforge.classifier.inference import DeviceBatch
 from lesionforge.data import augment
 from lesionforge.data.draws import Parameters
 from lesionforge.data.loader import locate, places_of, read_image
@@ -26,22 +26,16 @@ GIB = 2**30
 KEPT_FREE = 2 * GIB  # for the model and its activations; our choice, small models need less and large ones more
 
 
-class DeviceBatch(NamedTuple):
-    images: torch.Tensor  # (B, S, S, 3) uint8 RGB, on the device
-    targets: torch.Tensor  # (B,) float32, NaN where unknown, on the device
-    positions: np.ndarray  # (B,) int64, into the table
-
-
 class DeviceImages:
     """Decoded images of a table on a device, back to back, each at its size after `augment.shrunk`.
 
     pixels: (total, 3) uint8 RGB on the device; on the host offset (N,) int64, the first pixel of an image in it, and
-    height, width (N,) int32.
+    height, width (N,) int64.
     """
 
     def __init__(self, pixels: torch.Tensor, height: np.ndarray, width: np.ndarray, image_size: int) -> None:
         self.pixels, self.image_size = pixels, image_size
-        self.height, self.width = height.astype(np.int32), width.astype(np.int32)
+        self.height, self.width = height.astype(np.int64), width.astype(np.int64)
         self.offset = offsets(height, width)[:-1]
 
     def __len__(self) -> int:
@@ -57,10 +51,10 @@ class DeviceImages:
             (B, S, S, 3) uint8, on the device.
         """
         height, width = self.height[positions], self.width[positions]
-        first, rows, columns = upload([self.offset[positions], height, width], self.pixels.device)
-        y = filters.repeated(filters.steps(0, height.max(initial=1), self.pixels.device), rows[:, None])
-        x = filters.repeated(filters.steps(0, width.max(initial=1), self.pixels.device), columns[:, None])
-        place = (first + y.T * columns).T[:, :, None] + x[:, None, :]  # (B, H, W) int64
+        y = np.minimum(np.arange(height.max(initial=1)), height[:, None] - 1)
+        x = np.minimum(np.arange(width.max(initial=1)), width[:, None] - 1)
+        row, column = upload([self.offset[positions, None] + width[:, None] * y, x], self.pixels.device)
+        place = row[:, :, None] + column[:, None, :]  # (B, H, W)
         return augmented(self.pixels[place], height, width, parameters, self.image_size)
 
 
@@ -161,10 +155,46 @@ def device_batches(
         batch_size: of all processes together.
         share: (k, n) gives the k-th of n contiguous parts of each batch, as the loader does.
     """
-    order = np.asarray(order, np.int64)
-    for number in range(first_batch, -(-len(order) // batch_size)):
+    order, device = np.asarray(order, np.int64), images.pixels.device
+
+    def make(number: int) -> DeviceBatch:
         places = places_of(number, batch_size, len(order), share)
         positions = order[places]
         drawn = None if augmentation is None else augment.draw(seed, epoch, places, **augmentation)
-        (there,) = upload([targets[positions].astype(np.float32)], images.pixels.device)
-        yield DeviceBatch(images.batch(positions, drawn), there, positions)
+        (there,) = upload([targets[positions].astype(np.float32)], device)
+        return DeviceBatch(images.batch(positions, drawn), there, positions)
+
+    numbers = range(first_batch, -(-len(order) // batch_size))
+    yield from made_ahead(make, numbers, device) if device.type == "cuda" else map(make, numbers)
+
+
+def made_ahead(
+    make: Callable[[int], DeviceBatch], numbers: Iterable[int], device: torch.device
+) -> Iterator[DeviceBatch]:
+    """Batches made one ahead by a thread, on a stream of their own: while the training waits for the step in hand."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # until the corpus is there
+
+    def make_there(number: int) -> tuple[DeviceBatch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return make(number), stream.record_event()
+
+    def arrived(future: Future[tuple[DeviceBatch, torch.cuda.Event]]) -> DeviceBatch:
+        batch, made = future.result()
+        here = torch.cuda.current_stream(device)
+        here.wait_event(made)
+        for tensor in (batch.images, batch.targets):
+            tensor.record_stream(here)  # its memory is not given away while a step may still read it
+        return batch
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
+    coming: deque[Future[tuple[DeviceBatch, torch.cuda.Event]]] = deque()
+    try:
+        for number in numbers:
+            coming.append(thread.submit(make_there, number))
+            if len(coming) > 1:
+                yield arrived(coming.popleft())
+        while coming:
+            yield arrived(coming.popleft())
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from lesionforge.classifier.model import Built
-    from lesionforge.classifier.sheets import Lesion
+    from lesionforge.classifier.explained_lesions import Lesion
+    from lesionforge.classifier.saliency import Explained
     from lesionforge.data.store import Store
 
 log = logging.getLogger("lesionforge")
@@ -75,7 +75,7 @@ def explain(config: ExplainConfig) -> None:
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import focus_tables, inference, sheets
+    from lesionforge.classifier import explained_lesions, focus_tables, inference, sheets
 
     if run.already_done(config.out, config):
         print(files.read_json(config.out / run.FOCUS)["text"])
@@ -83,9 +83,9 @@ def explain(config: ExplainConfig) -> None:
     torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
     device = inference.build_accelerator(config.hardware.device, "fp32").device
     subjects = read_subjects(config)
-    chosen = choose(subjects[0].samples, config.num_images, config.seed)
-    shown = choose_shown(chosen[tables.TARGET].to_list(), config.num_shown)
-    lesions = read_lesions(subjects[0].store, chosen, config.masks)
+    chosen = explained_lesions.choose(subjects[0].samples, config.num_images, config.seed)
+    shown = explained_lesions.choose_shown(chosen[tables.TARGET].to_list(), config.num_shown)
+    lesions = explained_lesions.read_lesions(subjects[0].store, chosen, config.masks)
     mask_source = ESTIMATED_MASKS if config.masks is None else TRUE_MASKS
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
         run.record(folder, "explain", config)
@@ -131,8 +131,8 @@ def read_subjects(config: ExplainConfig) -> list[Subject]:
         differ = sorted(set(ids[0]) ^ set(ids[1]))
         if differ:
             raise BadInput(
-                f"runs: {first.name} and {other.name} have other lesions in part {config.part}, {len(differ):,} of them "
-                f"in one only ({tables.in_short(differ)}); explain them apart, or on one --store"
+                f"runs: {first.name} and {other.name} have other lesions in part {config.part}, {len(differ):,} of "
+                f"them in one only ({tables.in_short(differ)}); explain them apart, or on one --store"
             )
     return subjects
 
@@ -164,50 +164,6 @@ def lesions_of(config: ExplainConfig, folder: Path) -> "tuple[Store, pl.DataFram
     return store, part_of(store.samples(columns), read_split(Path(data["split"]), data["fold"]), config.part)[columns]
 
 
-def choose(samples: "pl.DataFrame", num_images: int, seed: int) -> "pl.DataFrame":
-    """All malignant lesions, then benign ones, then unlabelled ones, each at random, as many as asked for."""
-    import numpy as np
-    import polars as pl
-
-    from lesionforge.tables import TARGET
-
-    drawn = pl.Series("drawn", np.random.default_rng(seed).random(len(samples)))
-    return (
-        samples.with_columns(drawn)
-        .sort(TARGET, "drawn", descending=[True, False], nulls_last=True)[:num_images]
-        .drop("drawn")
-    )
-
-
-def choose_shown(targets: list[int | None], num_shown: int) -> list[int]:
-    """Positions of the lesions in the figures: half malignant, half others, where there are so many."""
-    malignant = [i for i, target in enumerate(targets) if target == 1]
-    others = [i for i, target in enumerate(targets) if target != 1]
-    num_malignant = min(len(malignant), max(num_shown - num_shown // 2, num_shown - len(others)))
-    return malignant[:num_malignant] + others[: num_shown - num_malignant]
-
-
-def read_lesions(store: "Store", chosen: "pl.DataFrame", masks: Path | None) -> "list[Lesion]":
-    """Each chosen lesion with its mask, at its own size."""
-    from lesionforge import tables
-    from lesionforge.classifier.sheets import Lesion
-    from lesionforge.data.lesion_mask import estimate_mask, fit_mask
-    from lesionforge.data.loader import read_image
-    from lesionforge.data.masks import open_masks
-
-    true_masks = None if masks is None else open_masks(masks)
-    ids, targets = chosen[tables.IMAGE_ID], chosen[tables.TARGET]
-    lesions = []
-    for image_id, target, row in zip(ids, targets, store.rows(ids).tolist(), strict=True):
-        image = read_image(store, row, image_id)
-        mask = fit_mask(true_masks.read(image_id), *image.shape[:2]) if true_masks else estimate_mask(image)
-        lesions.append(Lesion(image_id, target, image, mask))
-    without = [lesion.image_id for lesion in lesions if not lesion.mask.any()]
-    if without:
-        log.warning("%d lesions have no mask and are not measured: %s", len(without), tables.in_short(without))
-    return lesions
-
-
 def explain_run(
     subject: Subject,
     chosen: "pl.DataFrame",
@@ -217,7 +173,9 @@ def explain_run(
     device: Any,
 ) -> "tuple[pl.DataFrame, dict[tuple[str, int], np.ndarray]]":
     """A row for each method and lesion; {(method, lesion): map} of the lesions shown."""
+    import numpy as np
     import polars as pl
+    import torch
 
     from lesionforge import tables
     from lesionforge.classifier import inference, saliency, trained
@@ -231,52 +189,52 @@ def explain_run(
     normalise = inference.Normalise(built.mean, built.std).to(device)
     rows: list[dict[str, Any]] = []
     kept = {}
-    order = list(range(len(chosen)))
+    order = np.arange(len(chosen))
     batches = load_batches(
         [subject.store], chosen, order, config.batch_size, built.image_size, None, 0, 0, config.hardware.loader_threads
     )  # fmt: skip
     with progress(f"explaining {subject.name}", len(chosen)) as advance:
         for batch in batches:
-            images = normalise(inference.torch.from_numpy(batch.images).to(device))
+            images = normalise(torch.from_numpy(batch.images).to(device))
             for method in subject.methods:
                 explained = [saliency.explain_images(one, images, method) for one in models]
                 for i, position in enumerate(batch.positions.tolist()):
-                    maps = [one.maps[i] for one in explained]
                     rows.append(
                         {
                             tables.METHOD: method,
                             tables.IMAGE_ID: lesions[position].image_id,
                             tables.SCORE: float(inference.sigmoid(explained[0].logits[i])),
-                            tables.CELLS: explained[0].cells,
-                            **measure(maps, lesions[position].mask, explained[0].cells),
+                            **measure(explained, i, lesions[position].mask),
                         }
                     )
                     if position in shown:
-                        kept[method, position] = maps[0]
+                        kept[method, position] = explained[0].maps[i]
             advance(len(batch.images))
     name, kind = pl.lit(subject.name).alias(tables.RUN), pl.lit(subject.kind).alias(tables.KIND)
     return chosen.join(pl.DataFrame(rows), on=tables.IMAGE_ID, maintain_order="left").select(name, kind, pl.all()), kept
 
 
-def measure(maps: "list[np.ndarray]", mask: "np.ndarray", cells: int) -> dict[str, float]:
-    """What one lesion tells: the run's map first, then those of random weights. NaN where it cannot be said."""
+def measure(explained: "list[Explained]", i: int, mask: "np.ndarray") -> dict[str, float]:
+    """What the i-th lesion of a batch tells: the run first, then models of random weights; NaN where nothing can be
+    said."""
     import numpy as np
 
     from lesionforge import tables
-    from lesionforge.classifier import focus
+    from lesionforge.classifier.cells import as_cells
+    from lesionforge.classifier.focus import lesion_focus, rank_correlation
     from lesionforge.data.lesion_mask import fit_mask
 
-    own, *random = maps
-    inside = fit_mask(mask, *own.shape)
-    nothing = not inside.any()
-    focuses = [float("nan") if nothing else focus.lesion_focus(heat, inside) for heat in maps]
-    correlations = [focus.rank_correlation(own, heat) for heat in random]
-    known = [np.array(values)[~np.isnan(values)] for values in (focuses[1:], correlations)]
-    random_focus, correlation = (float(values.mean()) if len(values) else float("nan") for values in known)
+    own, *random = explained
+    inside = fit_mask(mask, *own.maps.shape[1:])
+    focuses = [lesion_focus(one.maps[i], inside) for one in explained]
+    correlations = [rank_correlation(own.small[i], one.small[i]) for one in random]
+    known = [[value for value in values if not np.isnan(value)] for values in (focuses[1:], correlations)]
+    random_focus, correlation = (float(np.mean(values)) if values else float("nan") for values in known)
     return {
+        tables.CELLS: own.cells.number,
         tables.FOCUS: focuses[0],
-        tables.AREA_SHARE: float("nan") if nothing else float(inside.mean()),
-        tables.PERFECT_FOCUS: float("nan") if nothing else focus.lesion_focus(focus.as_cells(inside, cells), inside),
+        tables.AREA_SHARE: float(inside.mean()),
+        tables.PERFECT_FOCUS: lesion_focus(as_cells(inside, own.cells), inside),
         tables.RANDOM_FOCUS: random_focus,
         tables.RANK_CORRELATION: correlation,
     }

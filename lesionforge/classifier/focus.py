@@ -2,8 +2,8 @@
 
 A map without any opinion has the lesion's share of the image as its focus, so that share is always given beside it.
 Intervals are of the mean over lesions, by the patient-clustered percentile bootstrap of `bootstrap.py`: patients are
-drawn with replacement with all their lesions, a lesion of an unknown patient is a patient of its own. One seed draws the
-same patients for every run, so a difference between runs is paired by lesion.
+drawn with replacement with all their lesions, a lesion of an unknown patient is a patient of its own. One seed draws
+the same patients for every run, so a difference between runs is paired by lesion.
 """
 
 import numpy as np
@@ -14,7 +14,9 @@ HIGHER, LOWER, ALIKE, UNKNOWN = "higher", "lower", "cannot be told apart", "too 
 
 
 def lesion_focus(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Share of the map's positive energy inside the mask, in [0, 1]; NaN of a map that is positive nowhere.
+    """Share of the map's positive energy inside the mask, in [0, 1].
+
+    NaN of a map that is positive nowhere, and of an empty mask.
 
     Args:
         heat: (H, W) floating, signed or not; what is below 0 counts as 0.
@@ -22,30 +24,7 @@ def lesion_focus(heat: np.ndarray, mask: np.ndarray) -> float:
     """
     positive = np.maximum(heat.astype(np.float64), 0.0)
     total = positive.sum()
-    return float(positive[mask].sum() / total) if total > 0 else float("nan")
-
-
-def as_cells(mask: np.ndarray, cells: int) -> np.ndarray:
-    """The mask as a map of `cells` x `cells` would show it, enlarged again bilinearly: (S, S) float64 from an (S, S)
-    bool. Its focus is what a perfect map of so few cells reaches."""
-    size = len(mask)
-    to_cells = cell_shares(size, cells)
-    coarse = to_cells @ mask.astype(np.float64) @ to_cells.T  # (cells, cells)
-    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
-    low = np.minimum(place.astype(int), max(cells - 2, 0))
-    part = place - low
-    enlarge = np.zeros((size, cells))
-    enlarge[np.arange(size), low] = 1 - part
-    enlarge[np.arange(size), np.minimum(low + 1, cells - 1)] += part
-    return enlarge @ coarse @ enlarge.T
-
-
-def cell_shares(size: int, cells: int) -> np.ndarray:
-    """(cells, size): what share of each cell each pixel of a row is."""
-    edges = np.linspace(0, size, cells + 1)
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.maximum(overlap, 0.0) * cells / size
+    return float(positive[mask].sum() / total) if total > 0 and mask.any() else float("nan")
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:

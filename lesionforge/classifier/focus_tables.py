@@ -85,7 +85,7 @@ def mean_of_known(values: np.ndarray) -> float | None:
 def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFrame:
     """Paired differences in focus, run less other run, of all pairs of each method; then CNNs less transformers.
 
-    A lesion counts where both maps are positive somewhere; of a kind, the mean over its runs whose map is.
+    A lesion counts where both maps are positive somewhere; for the means of the kinds, where all maps are.
     """
     rows = []
     for (method,), own in lesions.group_by(tables.METHOD, maintain_order=True):
@@ -95,7 +95,7 @@ def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFra
         pairs = list(combinations(values, 2))
         if {CNN, TRANSFORMER} <= set(kinds.values()):
             for kind in (CNN, TRANSFORMER):
-                values[MEAN_OF.format(kind)] = mean_over_runs([values[name] for name in kinds if kinds[name] == kind])
+                values[MEAN_OF.format(kind)] = np.mean([values[name] for name in kinds if kinds[name] == kind], axis=0)
             pairs.append((MEAN_OF.format(CNN), MEAN_OF.format(TRANSFORMER)))
         boot = Bootstrap(next(iter(by_run.values())), num_replicates, seed)
         for one, other in pairs:
@@ -123,13 +123,6 @@ def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFra
         for name in (*names, tables.NUM_IMAGES, tables.VERDICT)
     }
     return pl.DataFrame(rows, schema=schema)
-
-
-def mean_over_runs(values: list[np.ndarray]) -> np.ndarray:
-    """Of each lesion, over the runs that know it; NaN where none does."""
-    stacked = np.stack(values)
-    num_known = (~np.isnan(stacked)).sum(axis=0)
-    return np.nansum(stacked, axis=0) / np.where(num_known, num_known, np.nan)
 
 
 def as_text(summary: pl.DataFrame, pairs: pl.DataFrame) -> str:
@@ -161,7 +154,8 @@ def row_of_text(row: dict) -> tuple[str, ...]:
     correlation = row[tables.RANK_CORRELATION]
     return (
         row[tables.RUN], row[tables.KIND], focus_text, percent(row[tables.AREA_SHARE]),
-        percent(row[tables.RANDOM_FOCUS]), percent(row[tables.PERFECT_FOCUS]), f"{row[tables.CELLS]} x {row[tables.CELLS]}",
+        percent(row[tables.RANDOM_FOCUS]), percent(row[tables.PERFECT_FOCUS]),
+        f"{row[tables.CELLS]} x {row[tables.CELLS]}",
         "-" if correlation is None else f"{correlation:.2f}", str(row[tables.NUM_EMPTY]),
     )  # fmt: skip
 
@@ -185,8 +179,8 @@ def findings_of(summary: pl.DataFrame, pairs: pl.DataFrame) -> list[str]:
             )
         if row[tables.NUM_EMPTY]:
             found.append(
-                f"{name}: {row[tables.NUM_EMPTY]} of {row[tables.NUM_IMAGES]} maps are positive nowhere, or their lesion "
-                "has no mask; they are left out"
+                f"{name}: {row[tables.NUM_EMPTY]} of {row[tables.NUM_IMAGES]} maps are positive nowhere, or their "
+                "lesion has no mask; they are left out"
             )
     found += [
         f"{row[tables.RUN]}: {sentence(estimate_in(row, tables.DIFFERENCE), row[tables.OTHER_RUN])}, "

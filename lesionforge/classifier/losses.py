@@ -44,19 +44,20 @@ def binary_loss(
 
 
 def positive_weight_of(setting: float | str, targets: np.ndarray) -> float:
-    """The weight of a malignant image: the number given, or for "balanced" benign / malignant images of the mix.
+    """The weight of a malignant image: the number given, or for "balanced" benign / malignant images.
 
-    Beside a balanced sampler, "balanced" would count the classes' sizes twice.
+    Args:
+        targets: 0 and 1 as an epoch shows them, so that a balanced sampler leaves the weight at 1.
 
     Raises:
-        BadInput: "balanced" for a mix without one of the classes.
+        BadInput: "balanced" for an epoch without one of the classes.
     """
     if setting != "balanced":
         return float(setting)
     num_malignant, num_benign = int((targets == 1).sum()), int((targets == 0).sum())
     if not num_malignant or not num_benign:
         raise BadInput(
-            f"loss.positive_weight: balanced needs both classes; the mix holds {num_malignant:,} malignant and "
+            f"loss.positive_weight: balanced needs both classes; an epoch holds {num_malignant:,} malignant and "
             f"{num_benign:,} benign; give a number"
         )
     return num_benign / num_malignant

@@ -112,7 +112,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     """Go on with a saved state; the optimizer must have been built as the saved one was.
 
     Raises:
-        BadInput: a moment that fits no parameter, as after other groups.
+        BadInput: a moment that fits no parameter, as after other groups, or one that is missing.
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -130,4 +130,11 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
             )
         # In the parameter's memory order: the fused kernel walks memory, and a file knows no channels_last.
         state.setdefault(int(index), {})[name] = torch.empty_like(params[int(index)]).copy_(value)
+    names = set().union(*state.values())
+    for number, row in state.items():
+        if row.keys() != names:
+            raise BadInput(
+                f"the saved optimizer is incomplete: parameter {number} lacks {', '.join(sorted(names - row.keys()))}; "
+                "start anew in another --out"
+            )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -7,8 +7,8 @@
     rollout      attention rollout (Abnar and Zuidema 2020), plain ViTs only: where the information that the head reads
                  came from, whatever the logit says of it
 
-The library's hooks and formulas are used, not its finished maps: those are rescaled to begin at 0 and end at 1 in every
-image, which moves the share of a map that lies in the lesion.
+A map is enlarged so that its cells lie where they look (cells.py). Of the library the hooks and formulas are used, not
+the finished maps: those are rescaled to begin at 0 and end at 1 in every image, which moves the share in the lesion.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 
+from lesionforge.classifier.cells import Cells, cells_of, enlarge, squares
 from lesionforge.classifier.model import Built, rebuild
 from lesionforge.errors import BadInput
 
@@ -62,9 +62,10 @@ ARCHITECTURES = {
 class Explained(NamedTuple):
     """Heat maps of a batch, and what the model said."""
 
-    maps: np.ndarray  # (B, S, S) float32
+    maps: np.ndarray  # (B, S, S) float32, enlarged
+    small: np.ndarray  # (B, h, h) float64, as they came
+    cells: Cells  # where in the image those lie
     logits: np.ndarray  # (B,) float64
-    cells: int  # a side of the map before it was enlarged to S
 
 
 def architecture_of(net: nn.Module) -> Architecture:
@@ -93,7 +94,7 @@ def can_roll_out(net: nn.Module) -> bool:
 
 
 def explain_images(built: Built, images: torch.Tensor, method: str) -> Explained:
-    """Heat maps of a batch, enlarged to its size bilinearly.
+    """Heat maps of a batch, enlarged bilinearly to where their cells look.
 
     Args:
         built: in evaluation mode; its parameters get no gradients.
@@ -104,10 +105,18 @@ def explain_images(built: Built, images: torch.Tensor, method: str) -> Explained
         BadInput: rollout of a model without plain attention, or no layer is known, or grad-cam is not installed.
     """
     compute = rollout if method == "rollout" else class_activation
-    small, logits = compute(built, images, method)  # (B, h, w), (B,)
-    size = images.shape[-2:]
-    maps = interpolate(small[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
-    return Explained(maps.cpu().numpy(), logits.double().cpu().numpy(), small.shape[-1])
+    small, logits = compute(built, images, method)  # (B, h, h), (B,)
+    cells, size = cells_in(built, small.shape[-1]), images.shape[-1]
+    whole = small.double().cpu().numpy()
+    return Explained(enlarge(whole, cells, size).astype(np.float32), whole, cells, logits.double().cpu().numpy())
+
+
+def cells_in(built: Built, number: int) -> Cells:
+    """Where the cells of a model's maps lie."""
+    architecture = architecture_of(built.model)
+    if architecture.layout != "NCHW":  # patches
+        return squares(built.image_size, number)
+    return cells_of(built.model, architecture.layer(built.model), built.image_size)
 
 
 def class_activation(built: Built, images: torch.Tensor, method: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,8 +177,8 @@ def rollout(built: Built, images: torch.Tensor, method: str = "rollout") -> tupl
     net = built.model
     if not can_roll_out(net):
         raise BadInput(
-            f"rollout: {built.name} has no plain attention over all patches; only ViT, DeiT III, BEiT v2 and EVA-02 do; "
-            "use grad_cam"
+            f"rollout: {built.name} has no plain attention over all patches; only ViT, DeiT III, BEiT v2 and EVA-02 "
+            "do; use grad_cam"
         )
     attentions, logits = attention_of(net, images)
     flow: torch.Tensor | None = None

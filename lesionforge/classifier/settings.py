@@ -46,7 +46,7 @@ class LossConfig(Config):
     kind: Literal["bce", "focal"] = "bce"
     """bce: binary cross-entropy; focal: Lin et al. 2017, easy lesions count less."""
     positive_weight: float | Literal["balanced"] = 1.0
-    """Weight of a malignant image; balanced gives both classes of the mix the same sum."""
+    """Weight of a malignant image; balanced gives both classes, as the sampler shows them, the same sum."""
     focal_gamma: float = Field(2.0, ge=0)
     """How much less easy lesions count, for kind focal; 0 is bce."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from lesionforge.classifier.explained_lesions import Lesion
 from lesionforge.files import write_whole
 
 DISCLAIMER = "research software, not a medical device"
@@ -20,15 +21,6 @@ DOTS_PER_INCH = 160
 COLOURS, OUTLINE = "turbo", "white"
 STRONGEST = 0.65  # opacity of a map's maximum, our choice: the lesion stays visible under it
 CLASS_NAMES = {1: "malignant", 0: "benign"}
-
-
-class Lesion(NamedTuple):
-    """A column."""
-
-    image_id: str
-    target: int | None
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    mask: np.ndarray  # (H, W) bool
 
 
 class Row(NamedTuple):

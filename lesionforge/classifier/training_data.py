@@ -81,8 +81,9 @@ class Orders(NamedTuple):
         if self.sampler == "balanced":
             return sampler.balanced_order(self.targets, self.num_samples, self.batch_size, self.seed, epoch)
         if self.sampler == "fresh_benign":
-            order = sampler.fresh_benign_order(self.targets, self.benign_per_malignant, self.seed, epoch)
-            return order[: self.num_samples]
+            return sampler.fresh_benign_order(
+                self.targets, self.benign_per_malignant, self.seed, epoch, self.num_samples
+            )
         return sampler.shuffle_order(len(self.targets), self.num_samples, self.seed, epoch)
 
 

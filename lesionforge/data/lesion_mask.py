@@ -3,10 +3,10 @@
 The method, its numbers chosen by us on phantom lesions, where the truth is known (tests/test_lesion_mask.py):
 
 1. hairs darker than skin are closed (morphological closing), and what is left of them and of noise is median-blurred;
-2. the skin is a plane in each CIE L*a*b* channel, fitted to the border of the crop, so that shading is no lesion; border
-   pixels far from a first guess (a second lesion, hair, cloth) are left out;
-3. how much of a lesion a pixel is: its difference from the skin, projected on the line that parts the middle of the crop
-   from the skin best (Fisher's discriminant: crops are made round a lesion);
+2. the skin is a plane in each CIE L*a*b* channel, fitted to the border of the crop, so that shading is no lesion;
+   border pixels far from a first guess (a second lesion, hair, cloth) are left out;
+3. how much of a lesion a pixel is: its difference from the skin, projected on the line that parts the middle of the
+   crop from the skin best (Fisher's discriminant: crops are made round a lesion);
 4. of the pieces above each of a row of thresholds, the one is taken that has the sharpest edge for its size, is compact
    and lies in the middle; its rim is smoothed and its holes are filled.
 """

@@ -25,7 +25,7 @@ class CalibrationConfig(Config):
 
     methods: tuple[Literal["prior", "temperature", "prior_temperature", "isotonic"], ...] = ()
     """Each by itself, written to calibrated/METHOD-PART.parquet. prior: from the prior of training to the prevalence.
-    temperature: one number that divides the logits, fitted on val. prior_temperature: first the one, then the other.
+    temperature: one number that divides the logits, fitted on val. prior_temperature: both, fitted at val's share.
     isotonic: a rising step function fitted on val; it makes ties. The others leave every rank as it is."""
     prevalence: Annotated[float, Field(gt=0, lt=1)] | Literal["val"] | None = None
     """Share of malignant lesions where the scores will be used, for prior: a number (the challenge: 0.001), or val."""
@@ -285,6 +285,6 @@ def show(result: dict[str, Any]) -> None:
             print("  the split LEAKS: patients stand on both sides, and these scores are too good")
     for part, found in result["parts"].items():
         print(scoring.as_text(part, found), end="\n\n")
-    if fitted := scoring.calibration_in_words(result[tables.CALIBRATION]):
+    if fitted := scoring.calibration_in_words(result[tables.CALIBRATION], result["parts"]):
         print(fitted, end="\n\n")
     print(DISCLAIMER)

@@ -2,7 +2,8 @@
 
 prior              the logit moves by logit(prevalence) - logit(prior of training) (Elkan 2001; Saerens et al. 2002)
 temperature        the logit is divided by one number that minimises log-loss on val (Guo et al. 2017)
-prior_temperature  both, in this order: a temperature alone cannot move the prior of a balanced training
+prior_temperature  both: to val's prevalence, a temperature there, on to the stated prevalence (a temperature alone
+                   cannot move the prior of a balanced training)
 isotonic           the rising step function nearest to val's targets, lines between the steps (Zadrozny and Elkan 2002)
 
 The first three keep every rank, so every rank score. Isotonic regression never turns two scores round but ties those
@@ -34,11 +35,12 @@ NUM_FOLDS = 5  # of cross-fitting, our choice
 
 
 class Fit(NamedTuple):
-    """A method with its numbers; score -> sigmoid((logit + shift) / temperature), or the steps."""
+    """A method with its numbers; score -> sigmoid((logit + shift) / temperature + last_shift), or the steps."""
 
     method: str
-    shift: float = 0.0
+    shift: float = 0.0  # to the prevalence asked for; of prior_temperature to val's, on which its temperature is fitted
     temperature: float = 1.0
+    last_shift: float = 0.0  # of prior_temperature: from val's prevalence to the one asked for
     steps: tuple[Floats, Floats] | None = None  # scores ascending and the probability at each, (S,) both
 
 
@@ -69,7 +71,7 @@ def fit_all(
             f"calibration ({', '.join(on_val) or 'prevalence val'}): no val predictions to fit on, and nothing "
             "is fitted on the lesions that are scored; give val predictions with --threshold-from FILE"
         )
-    shift = 0.0
+    empty = {method: Fit(method) for method in methods}
     facts: dict[str, Any] = {"fitted_on": val[1] if val and (on_val or prevalence == tables.VAL) else None, "notes": []}
     if PRIOR in methods or PRIOR_TEMPERATURE in methods:
         if training_prior is None:
@@ -78,14 +80,17 @@ def fit_all(
                     "calibration: the prior of training is not known; give it with --calibration.training-prior"
                 )
             training_prior, facts["notes"] = from_run(folder)
-        if prevalence == tables.VAL:
-            assert val is not None
-            prevalence = cast(float, val[0][tables.TARGET].mean())
-        assert isinstance(prevalence, float)  # the config's own rule
-        shift = log_odds(prevalence) - log_odds(training_prior)
-        facts |= {"training_prior": training_prior, "prevalence": prevalence}
+        share = None if val is None else cast(float, val[0][tables.TARGET].mean())
+        stated = share if prevalence == tables.VAL else prevalence
+        assert isinstance(stated, float)  # the config's own rule
+        to, come = log_odds(stated), log_odds(training_prior)
+        empty[PRIOR] = Fit(PRIOR, shift=to - come)
+        if share is not None:
+            of_val = log_odds(share)
+            empty[PRIOR_TEMPERATURE] = Fit(PRIOR_TEMPERATURE, shift=of_val - come, last_shift=to - of_val)
+        facts |= {"training_prior": training_prior, "prevalence": stated}
     table, name = val or (None, "")
-    fits = {method: fit(method, table, shift, name) for method in methods}
+    fits = {method: fit(empty[method], table, name) for method in methods}
     facts["methods"] = {method: numbers_of(found) for method, found in fits.items()}
     return fits, facts
 
@@ -93,22 +98,21 @@ def fit_all(
 def numbers_of(found: Fit) -> dict[str, float]:
     if found.steps is not None:
         return {"num_steps": len(np.unique(found.steps[1]))}
-    return {"shift": found.shift, "temperature": found.temperature}
+    return {"shift": found.shift, "temperature": found.temperature, "last_shift": found.last_shift}
 
 
-def fit(method: str, val: pl.DataFrame | None, shift: float, name: str) -> Fit:
-    """Fit one method on val's predictions; `shift` is that of the prior correction, for the methods that have it."""
-    shift = shift if method in (PRIOR, PRIOR_TEMPERATURE) else 0.0
-    if method == PRIOR:
-        return Fit(method, shift)
+def fit(empty: Fit, val: pl.DataFrame | None, name: str) -> Fit:
+    """What is fitted on val's predictions, put in; the shifts stay as they are."""
+    if empty.method == PRIOR:
+        return empty
     assert val is not None  # the caller's to see to
     targets = val[tables.TARGET].to_numpy()
-    if method == ISOTONIC:
-        return Fit(method, steps=isotonic(targets, val[tables.SCORE].to_numpy()))
+    if empty.method == ISOTONIC:
+        return empty._replace(steps=isotonic(targets, val[tables.SCORE].to_numpy()))
     try:
-        return Fit(method, shift, temperature(targets, predictions.logits_of(val, name) + shift))
+        return empty._replace(temperature=temperature(targets, predictions.logits_of(val, name) + empty.shift))
     except BadInput as error:
-        raise BadInput(f"{name}: {method}: {error}") from error
+        raise BadInput(f"{name}: {empty.method}: {error}") from error
 
 
 def calibrated(table: pl.DataFrame, found: Fit, name: str) -> pl.DataFrame:
@@ -117,7 +121,7 @@ def calibrated(table: pl.DataFrame, found: Fit, name: str) -> pl.DataFrame:
         scores = np.interp(table[tables.SCORE].to_numpy(), *found.steps)
         with np.errstate(divide="ignore"):
             return predictions.with_scores(table, scores, np.log(scores) - np.log1p(-scores))
-    logits = (predictions.logits_of(table, name) + found.shift) / found.temperature
+    logits = (predictions.logits_of(table, name) + found.shift) / found.temperature + found.last_shift
     return predictions.with_scores(table, predictions.sigmoid(logits), logits)
 
 
@@ -130,7 +134,7 @@ def versions_of(
         versions[method] = calibrated(table, found, name)
         if in_sample and method in FITTED:
             try:
-                versions[method + CROSS_FITTED] = cross_fitted(table, method, found.shift, name, seed)
+                versions[method + CROSS_FITTED] = cross_fitted(table, found, name, seed)
             except BadInput as error:
                 log.warning("%s: not cross-fitted: %s", method, error)
     return versions
@@ -182,7 +186,7 @@ def isotonic(targets: NDArray[Any], scores: Floats) -> tuple[Floats, Floats]:
     return distinct[kept], (pools[:, 0] / pools[:, 1])[step % len(pools)]
 
 
-def cross_fitted(val: pl.DataFrame, method: str, shift: float, name: str, seed: int) -> pl.DataFrame:
+def cross_fitted(val: pl.DataFrame, found: Fit, name: str, seed: int) -> pl.DataFrame:
     """Val's predictions, each calibrated by a fit on the patients of the other folds: no lesion helps its own score.
 
     Patients, those with malignant lesions first, are shuffled and dealt to five folds in turn.
@@ -203,8 +207,8 @@ def cross_fitted(val: pl.DataFrame, method: str, shift: float, name: str, seed: 
     for number in np.unique(fold):
         inside, outside = val.filter(fold == number), val.filter(fold != number)
         if outside[tables.TARGET].n_unique() < 2:
-            raise BadInput(f"{name}: without fold {number} one class is left, so {method} cannot be cross-fitted")
-        rows.append(calibrated(inside, fit(method, outside, shift, name), name))
+            raise BadInput(f"{name}: without fold {number} one class is left, so {found.method} cannot be cross-fitted")
+        rows.append(calibrated(inside, fit(found, outside, name), name))
     return pl.concat(rows).sort(tables.IMAGE_ID)
 
 
@@ -221,7 +225,7 @@ def from_run(folder: Path) -> tuple[float, list[str]]:
     Raises:
         BadInput: the folder holds no training run.
     """
-    members = [entry for entry in sorted((folder / "members").glob("*")) if (entry / run.MIX).is_file()]
+    members = [entry for entry in sorted((folder / run.MEMBERS).glob("*")) if (entry / run.MIX).is_file()]
     if members and not (folder / run.MIX).is_file():
         found = [from_run(member) for member in members]
         logits = np.array([log_odds(prior) for prior, _ in found])
@@ -249,7 +253,7 @@ def prior_of(mix_share: float, sampler: str, benign_per_malignant: int, positive
     """The effective prior, from the share of malignant images in the mix and how they are drawn and weighted."""
     odds_of_mix = mix_share / (1 - mix_share)
     odds = {"balanced": 1.0, "fresh_benign": 1 / benign_per_malignant}.get(sampler, odds_of_mix)
-    weight = 1 / odds_of_mix if positive_weight == "balanced" else float(positive_weight)
+    weight = 1 / odds if positive_weight == "balanced" else float(positive_weight)  # both classes sum to the same
     return odds * weight / (1 + odds * weight)
 
 

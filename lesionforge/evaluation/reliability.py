@@ -10,6 +10,7 @@ from lesionforge.evaluation import calibration
 
 if TYPE_CHECKING:
     import polars as pl
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, DOTS_PER_INCH = 5.6, 7.0, 130  # inches a part
 COLOURS = {  # Okabe and Ito's, which colour-blind readers tell apart
@@ -23,6 +24,17 @@ LOWEST = 1e-6  # scores below are drawn there
 def draw(
     path: Path, name: str, versions: "dict[str, dict[str, pl.DataFrame]]", found: dict[str, Any], disclaimer: str
 ) -> None:
+    """Write the diagram of `figure_of`; none where no part's scores can be probabilities."""
+    figure = figure_of(name, versions, found, disclaimer)
+    if figure is None:
+        return
+    with files.write_whole(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def figure_of(
+    name: str, versions: "dict[str, dict[str, pl.DataFrame]]", found: dict[str, Any], disclaimer: str
+) -> "Figure | None":
     """One column a part: on top observed shares against scores, log-log, below how many lesions have which score.
 
     Cross-fitted scores are drawn instead of those of the fit that saw the lesions, and named so.
@@ -31,7 +43,7 @@ def draw(
 
     parts = [part for part in found if found[part][tables.CALIBRATION]["versions"]]
     if not parts:
-        return
+        return None
     figure = Figure(figsize=(WIDTH * len(parts), HEIGHT), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     axes = figure.subplots(2, len(parts), squeeze=False, sharex="col", height_ratios=[3, 1])
     figure.suptitle(f"{name}: are scores probabilities?", fontsize=11)
@@ -55,16 +67,17 @@ def draw(
         top.set_ylabel("share of malignant lesions in the bin")
         top.legend(fontsize=7.5, loc="upper left", title="mean score / prevalence", title_fontsize=7.5)
         top.grid(color="0.92", linewidth=0.7)
+        top.set_axisbelow(True)
         bottom.set(yscale="log", xlabel="score (log)", ylabel="lesions")
         bottom.grid(color="0.92", linewidth=0.7)
+        bottom.set_axisbelow(True)
     figure.supxlabel(
         "Each bin holds half of the lesions above the one before; bars: 95 % intervals, patients resampled.\n"
         "Open markers: no malignant lesion in the bin, drawn at the upper limit of its interval.\n"
         f"{disclaimer[0].upper()}{disclaimer[1:]}.",
         fontsize=7.5, color="0.35",
     )  # fmt: skip
-    with files.write_whole(path) as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
+    return figure
 
 
 def lowest_shown(bins: list[list[dict[str, Any]]]) -> float:

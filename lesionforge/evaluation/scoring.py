@@ -268,19 +268,28 @@ def significant(value: float | None) -> str:
     return "-" if value is None else f"{value if value > 1e-12 else 0.0:.3g}"
 
 
-def calibration_in_words(facts: dict[str, Any]) -> str:
+def calibration_in_words(facts: dict[str, Any], parts: dict[str, Any]) -> str:
     """What the calibrated scores were made with, one line a method; empty where none was asked for."""
     lines = []
     for method, numbers in facts["methods"].items():
         how = []
         if method.startswith("prior"):
-            prior, prevalence = facts["training_prior"], facts["prevalence"]
-            how.append(f"from a prior of {prior:.4g} in training to {prevalence:.4g}, logit {numbers['shift']:+.4f}")
+            shift = numbers["shift"] + numbers["last_shift"]
+            how.append(
+                f"from {facts['training_prior']:.4g} in training to {facts['prevalence']:.4g}, logit {shift:+.4f}"
+            )
         if "num_steps" in numbers:
             how.append(f"{numbers['num_steps']:,} steps, fitted on {facts['fitted_on']}")
         elif method != "prior":
             how.append(f"temperature {numbers['temperature']:.4f}, fitted on {facts['fitted_on']}")
         lines.append(f"  {method:19}{'; '.join(how)}")
+    for part, found in parts.items():
+        share = found[tables.NUM_MALIGNANT] / found[tables.NUM_IMAGES]
+        if "prevalence" in facts and not 0.5 < facts["prevalence"] / share < 2:
+            lines.append(
+                f"  - prior: made for {facts['prevalence']:.2%} malignant, measured on {part} with {share:.2%}: a mean "
+                "score far from that is meant"
+            )
     lines += [f"  - {note}" for note in facts["notes"]]
     if facts["fitted_on"]:
         lines.append("  - intervals take a fit as given: how it would vary with other val lesions is not in them")

@@ -1,0 +1,141 @@
+"""ONNX files: bytes in, PyTorch's logits out in batches of any size, and nothing in them that names a machine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lesionforge.classifier import model, onnx_file
+from lesionforge.classifier.families import FAMILIES
+from lesionforge.classifier.inference import Normalise, torch_scorer
+from lesionforge.errors import BadInput
+
+onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
+TINY = [name for name in FAMILIES if name.endswith(":tiny")]
+SHA256 = "0" * 64
+
+
+def built_as_if_trained(name: str, image_size: int) -> model.Built:
+    """A model from random weights, its last layer scaled to logits of up to 2, as training gives them."""
+    torch.manual_seed(0)
+    built = model.build_model(name, "random", image_size)
+    built.model.eval()
+    images = onnx_file.check_images(np.random.default_rng(1), 16, image_size, noise=False)
+    score = torch_scorer(built.model, Normalise(built.mean, built.std), torch.device("cpu"))
+    with torch.no_grad():
+        built.model.get_classifier().weight *= 2 / float(np.abs(score(images)).max())
+    return built
+
+
+def test_ten_families_are_tried() -> None:
+    assert len(TINY) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [
+        ("test_vit", 160),
+        *(
+            pytest.param(name, 56 if "eva" in name else 64, marks=[pytest.mark.slow] if name != "resnet:tiny" else [])
+            for name in TINY
+        ),
+    ],
+)
+def test_the_file_gives_pytorchs_logits(name: str, image_size: int, tmp_path: Path) -> None:
+    built, path = built_as_if_trained(name, image_size), tmp_path / "model.onnx"
+    assert onnx_file.write_onnx(path, built, SHA256, 1e-5) <= 1e-5
+    scorer, facts = onnx_file.onnx_scorer(path, num_threads=1)
+    expected = torch_scorer(built.model, Normalise(built.mean, built.std), torch.device("cpu"))
+    for batch_size in (1, 3, 10):  # others than the file was made and checked with
+        images = onnx_file.check_images(np.random.default_rng(batch_size), batch_size, image_size, noise=False)
+        assert scorer(images).dtype == np.float64
+        assert scorer(images).shape == (batch_size,)
+        assert np.abs(scorer(images) - expected(images)).max() <= 1e-5
+    assert facts["name"] == built.name
+    assert facts["image_size"] == image_size
+    assert facts["weights_sha256"] == SHA256
+    assert facts["notice"] == "research software, not a medical device"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    onnx_file.write_onnx(path, built_as_if_trained("test_resnet", 32), SHA256, 1e-5)
+    return path
+
+
+def test_the_file_is_sound_and_names_no_machine(written: Path) -> None:
+    graph = onnx.load(str(written))
+    onnx.checker.check_model(graph, full_check=True)
+    assert [each.version for each in graph.opset_import if each.domain == ""] == [onnx_file.OPSET]
+    dims = graph.graph.input[0].type.tensor_type.shape.dim
+    assert [each.dim_param or each.dim_value for each in dims] == ["batch", 32, 32, 3]
+    data = written.read_bytes()
+    assert b"site-packages" not in data
+    assert str(Path(__file__).parents[1]).encode() not in data
+
+
+def test_export_leaves_the_model_as_it_was() -> None:
+    built = built_as_if_trained("test_vit", 160)
+    with pytest.raises(RuntimeError, match="stop"), onnx_file.plain_attention(built.model):
+        raise RuntimeError("stop")
+    assert all(module.fused_attn for module in built.model.modules() if hasattr(module, "fused_attn"))
+
+
+def test_a_file_that_differs_is_refused_with_the_number(written: Path) -> None:
+    """Against another model, and against the same one with a tolerance below float32's rounding."""
+    other = built_as_if_trained("test_resnet", 32)
+    with torch.no_grad():
+        other.model.get_classifier().bias += 0.25
+    message = r"differ from PyTorch's by 0\.25, expected at most 1e-05; PyTorch's own rounding is \d(\.\d+)?e-0\d "
+    with pytest.raises(BadInput, match=message):
+        onnx_file.check_onnx(written, other, 1e-5)
+    with pytest.raises(BadInput, match=r"if that is as large, accept it with --onnx-tolerance"):
+        onnx_file.check_onnx(written, built_as_if_trained("test_resnet", 32), 1e-12)
+
+
+def test_an_architecture_that_cannot_be_exported() -> None:
+    class Cutting(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[images > 0].median().reshape(1, 1) if images.sum().item() > 0 else images.mean().view(1, 1)
+
+    built = built_as_if_trained("test_resnet", 32)._replace(model=Cutting())
+    with pytest.raises(BadInput, match=r"test_resnet.* cannot be exported to ONNX by torch .*; export it without"):
+        onnx_file.write_onnx(Path("unwritten.onnx"), built, SHA256, 1e-5)
+    assert not Path("unwritten.onnx").exists()
+
+
+def changed(written: Path, path: Path, **metadata: str) -> Path:
+    """The file with other metadata; an empty value takes an entry out."""
+    graph = onnx.load(str(written))
+    kept = {each.key: each.value for each in graph.metadata_props} | metadata
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, {key: value for key, value in kept.items() if value})
+    onnx.save(graph, str(path))
+    return path
+
+
+def test_files_that_are_none_of_ours(written: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no such file; make one with `lesionforge export --onnx true`"):
+        onnx_file.onnx_scorer(tmp_path / "nothing.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(BadInput, match=r"text.onnx: not an ONNX file that can be opened"):
+        onnx_file.onnx_scorer(tmp_path / "text.onnx")
+    foreign = changed(written, tmp_path / "foreign.onnx", name="", image_size="")
+    with pytest.raises(BadInput, match=r"not written by `lesionforge export` \(its metadata lack name, image_size\)"):
+        onnx_file.onnx_scorer(foreign)
+    with pytest.raises(BadInput, match=r"metadata lack a size"):
+        onnx_file.onnx_scorer(changed(written, tmp_path / "words.onnx", image_size="big"))
+    with pytest.raises(BadInput, match=r"\['batch', 32, 32, 3\].*expected images uint8 \(batch, 64, 64, 3\)"):
+        onnx_file.onnx_scorer(changed(written, tmp_path / "size.onnx", image_size="64"))
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(written.read_bytes()[:-1000])
+    with pytest.raises(BadInput, match=r"cut.onnx: not an ONNX file that can be opened"):
+        onnx_file.onnx_scorer(cut)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)  # what Python keeps of a failed import
+    with pytest.raises(BadInput, match=r"onnxruntime is not installed; pip install 'lesionforge\[export\]'"):
+        onnx_file.require_onnx()

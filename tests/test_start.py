@@ -1,0 +1,73 @@
+"""Starting from another run: its weights are taken, and a run that has seen val or test is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from lesionforge import run, tables
+from lesionforge.classifier import checkpoint, model
+from lesionforge.classifier.start import refuse_seen_before, start_from
+from lesionforge.errors import BadInput
+
+
+def finished(folder: Path, ids: list[str], patients: list[str], init_from: Path | None = None) -> Path:
+    """A run folder as `train` leaves it, without the training."""
+    torch.manual_seed(1)
+    built = model.build_model("test_vit", "random", 32, mean=(0.1, 0.2, 0.3))
+    folder.mkdir()
+    sha256 = checkpoint.save_tensors(folder / run.WEIGHTS, built.model.state_dict())
+    mix = pl.DataFrame({tables.IMAGE_ID: ids, tables.PATIENT_ID: patients})
+    tables.write_table(folder / run.MIX, mix)
+    (folder / run.CONFIG).write_text(f"model:\n  init_from: {init_from or 'null'}\n")
+    run.mark_done(folder, weights_sha256=sha256, model=built.facts())
+    return folder
+
+
+def held_out(**columns: Any) -> pl.DataFrame:
+    return pl.DataFrame({tables.IMAGE_ID: ["ISIC_1", "ISIC_2"], tables.PATIENT_ID: ["IP_1", None], **columns})
+
+
+def test_weights_and_normalisation_are_the_runs(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "before", ["ISIC_9"], ["IP_9"])
+    torch.manual_seed(2)
+    fresh = model.build_model("test_vit", "random", 32)
+    own = fresh.model.state_dict()["head.weight"].clone()
+    started = start_from(fresh, folder)
+    saved = checkpoint.load_tensors(folder / run.WEIGHTS)
+    assert torch.equal(started.model.state_dict()["head.weight"], saved["head.weight"])
+    assert not torch.equal(own, saved["head.weight"])
+    assert (started.mean, started.weights) == ((0.1, 0.2, 0.3), "run before")
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "before", ["ISIC_9"], ["IP_9"])
+    with pytest.raises(BadInput, match=r"holds test_vit.* at 32 px, this run is to be test_resnet"):
+        start_from(model.build_model("test_resnet", "random", 32), folder)
+
+
+def test_a_run_that_saw_other_lesions_is_taken(tmp_path: Path) -> None:
+    refuse_seen_before(finished(tmp_path / "before", ["ISIC_9"], ["IP_9"]), held_out())
+
+
+@pytest.mark.parametrize(
+    ("ids", "patients", "what"),
+    [(["ISIC_2"], ["IP_8"], "1 images of this run"), (["ISIC_9"], ["IP_1"], "1 images of patients of this run")],
+)
+def test_a_run_that_saw_val_or_test_is_refused(tmp_path: Path, ids: list[str], patients: list[str], what: str) -> None:
+    with pytest.raises(BadInput, match=f"has learned from {what}'s val or test: {ids[0]}"):
+        refuse_seen_before(finished(tmp_path / "before", ids, patients), held_out())
+
+
+def test_what_the_run_before_that_saw_counts_too(tmp_path: Path) -> None:
+    first = finished(tmp_path / "first", ["ISIC_1"], ["IP_7"])
+    second = finished(tmp_path / "second", ["ISIC_9"], ["IP_9"], init_from=first)
+    with pytest.raises(BadInput, match="first has learned from 1 images"):
+        refuse_seen_before(second, held_out())
+
+
+def test_a_folder_without_a_mix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"has no mix\.parquet, so what it saw is unknown"):
+        refuse_seen_before(tmp_path, held_out())
