@@ -86,7 +86,7 @@ def data_words(folder: Path) -> str:
     return "\n".join(
         [
             f"- Training images: {listed} ({len(mix):,} in all).",
-            f"- Split: {inputs['split_name']}.",
+            f"- Split: {inputs.get('split_name', 'not named')}.",
             f"- SHA-256 of the samples table of each store, in their order: {digests}.",
         ]
     )
