@@ -42,7 +42,7 @@ from lesionforge.data.store import Store, open_store
 
 SEED, LR = 0, 1e-4
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
-TINY = {"model": "efficientnet:tiny", "size": 64, "batch": 8, "num_train": 64, "num_score": 96, "num_files": 64}
+TINY = {"model": "efficientnet:tiny", "size": 64, "batch": 8, "num_train": 64, "num_score": 300, "num_files": 64}
 
 
 class Line(NamedTuple):
@@ -75,7 +75,7 @@ def main() -> None:
     device = torch.device(given.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: a rehearsal, no number means anything"
     head = [
-        f"{anchor.header(PACKAGES, SEED)}; {given.threads} threads",
+        f"{anchor.header(PACKAGES, SEED).replace('one core used', f'{given.threads} loader threads')}",
         f"# device    {name}",
         f"# data      phantom, {given.size} px, batches of {given.batch}, {given.model}, bf16",
     ]

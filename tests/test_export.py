@@ -15,7 +15,7 @@ from lesionforge import run, tables
 from lesionforge.classifier import checkpoint, model, trained
 from lesionforge.classifier.export import ExportConfig, export
 from lesionforge.classifier.inference import Normalise
-from lesionforge.classifier.predict import PredictConfig, predict
+from lesionforge.classifier.predict import PredictConfig, predict, shards_folder
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.data.mix import draw_mix
 from lesionforge.data.parts import part_of, read_split
@@ -95,6 +95,7 @@ def test_timm_makes_the_same_model_of_the_folder(
     assert config["num_classes"] == config["model_args"]["num_classes"] == 1
     assert config["pretrained_cfg"]["license"] == "other"
     assert built.timm_args.items() <= config["model_args"].items()
+    assert (tmp_path / "out" / run.MODEL_WEIGHTS).stat().st_mode == (tmp_path / "out" / run.CARD).stat().st_mode
     again, sha256 = trained.load_exported(tmp_path / "out")
     assert sha256 == sha256_of_file(tmp_path / "out" / run.MODEL_WEIGHTS)
     with torch.inference_mode():
@@ -143,6 +144,21 @@ def test_predictions_of_an_exported_model_can_be_submitted(runs: Path, exported:
     tables.write_table(sample, pl.DataFrame({tables.ISIC_ID: ids, tables.TARGET: [0.3] * 120}))
     submit(SubmitConfig(sample_submission=sample, predictions=path, out=runs / "submission"))
     assert len(pl.read_csv(runs / "submission" / run.SUBMISSION)) == 120
+
+
+def test_unfinished_predictions_of_an_exported_model_go_on(runs: Path, exported: Path, blobs: Path) -> None:
+    """As a kill leaves them: a shard and no done.json; the same command keeps the shard."""
+    config = PredictConfig(model=exported, out=runs / "killed", store=blobs)
+    predict(config)
+    path = runs / "killed" / run.PREDICTIONS / "test.parquet"
+    whole, record = pl.read_parquet(path), json.loads(path.with_suffix(".json").read_text())
+    for gone in (path, path.with_suffix(".json"), runs / "killed" / run.DONE):
+        gone.unlink()
+    shards = shards_folder(path, {key: value for key, value in record.items() if key != "made"})
+    whole.with_columns(pl.lit(9.0).alias(tables.LOGIT)).write_parquet(shards / "00000000.parquet")
+    predict(config)
+    assert pl.read_parquet(path)[tables.LOGIT].unique().to_list() == [9.0]
+    assert (runs / "killed" / run.DONE).is_file()
 
 
 def test_an_out_folder_is_not_left_where_nothing_could_be_scored(runs: Path, exported: Path, tmp_path: Path) -> None:

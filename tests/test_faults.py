@@ -5,6 +5,7 @@ thread, and forks for each command: the child runs `cli.main` as `python -m lesi
 happens during the imports themselves start a fresh interpreter.
 """
 
+import gc
 import json
 import os
 import random
@@ -105,9 +106,10 @@ def serve() -> None:
     import numpy.ma  # noqa: F401
 
     from lesionforge import cli, metrics, resolve  # noqa: F401
-    from lesionforge.classifier import inference, learner, model, predict, tracking, train  # noqa: F401
+    from lesionforge.classifier import learner, members, start, tracking, train, training_data  # noqa: F401
 
-    running = {}
+    gc.collect()
+    gc.freeze()  # else the children's collector copies every page it looks at
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
@@ -118,7 +120,6 @@ def serve() -> None:
             if answer is None:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            running.pop(pid)
         elif "words" in question:
             if (answer := os.fork()) == 0:
                 os.setsid()
@@ -130,7 +131,6 @@ def serve() -> None:
                     save_for_ever(Path(question["words"][1]))
                 sys.argv = ["lesionforge", *question["words"]]
                 sys.exit(cli.main())
-            running[answer] = question
         else:
             answer = True
         print(json.dumps(answer), flush=True)
@@ -203,10 +203,9 @@ def num_rows(out: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def is_learning(out: Path, times: int = 1) -> bool:
-    """Whether the steps of the `times`-th command on this run have begun."""
-    path = out / run.LOG
-    return path.exists() and path.read_text().count("steps of 8 images") >= times
+def num_begun(out: Path) -> int:
+    """Commands that came to their first step on this run: each opens one TensorBoard log just before it."""
+    return len(list((out / run.TENSORBOARD).glob("*tfevents*")))
 
 
 def partials(folder: Path) -> list[Path]:
@@ -237,7 +236,7 @@ def test_stopped_by_each_signal_and_gone_on_with(
     for life, (number, group) in enumerate((n, g) for n in ENDS for g in (False, True)):
         command = forks.start([*words, "--out", str(out)])
         epoch = num_rows(out) + (life > 0)
-        until(lambda life=life, epoch=epoch: is_learning(out, life + 1) and num_rows(out) >= epoch, command)
+        until(lambda life=life, epoch=epoch: num_begun(out) > life and num_rows(out) >= epoch, command)
         time.sleep(chance.uniform(0, 0.1))
         ended = command.stop(number, group)
         assert ended.code == 128 + number, ended.said
@@ -302,13 +301,13 @@ def test_stopped_while_python_imports(words: list[str], tmp_path: Path) -> None:
 
 
 def test_a_second_signal_stops_at_once(forks: Forks, blobs: Path, blob_split: Path, tmp_path: Path) -> None:
-    """In the middle of a step that takes seconds: 72 images of 1,024 px."""
+    """In the middle of a step that takes many seconds: 72 images of 1,024 px, two at once to spare memory."""
     out = tmp_path / "r"
     text = f"""train --out {out} --data.store {blobs} --data.split {blob_split} --data.image-size 1024
         --data.batch-size 72 --model.name test_resnet --model.weights random --val-every 0 --optim.epochs 50
-        --hardware.device cpu --hardware.torch-threads 1"""
+        --optim.micro-batch-size 2 --hardware.device cpu --hardware.torch-threads 1 --hardware.loader-threads 1"""
     command = forks.start(text.split())
-    until(lambda: (out / run.LOG).exists() and "steps of 72 images" in (out / run.LOG).read_text(), command)
+    until(lambda: num_begun(out), command)
     os.kill(command.pid, signal.SIGTERM)
     until(lambda: "saving, then stopping" in command.said.read_text(), command)
     time.sleep(run.SAME_SIGNAL_SECONDS + 0.2)
@@ -327,7 +326,7 @@ def test_ctrl_c_with_a_reader_that_died_first(
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     command = forks.start([*words, "--out", str(out)], said=pipe)
     deadline = time.monotonic() + START_SECONDS
-    while not is_learning(out) and time.monotonic() < deadline:
+    while not num_begun(out) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.close(reader)
     assert command.stop(signal.SIGINT, group=True).code == 130
@@ -380,9 +379,9 @@ def test_stopped_while_val_is_scored(forks: Forks, scored_much: tuple[list[str],
     words, whole = scored_much
     out = tmp_path / "r"
     for life, number in enumerate(ENDS):
-        command = forks.start([*words, "--out", str(out)])
-        until(lambda life=life: is_learning(out, life + 1) and num_rows(out) >= life, command)
-        time.sleep(0.6)  # nine steps take a third of that, the scoring several times as long
+        command = forks.start([*words, "--out", str(out), *EVERY_STEP])
+        until(lambda life=life: max(saved_steps(out), default=0) >= 9 * life + 8, command)
+        time.sleep(0.5)  # the epoch's last step takes a tenth of that, the scoring several times as long
         ended = command.stop(number, group=True)
         assert ended.code == 128 + number, ended.said
         assert num_rows(out) == life, "val was scored to its end"
@@ -442,7 +441,7 @@ def test_twenty_five_kills_of_a_process_that_only_saves(forks: Forks, tmp_path: 
         assert (
             len(list(folder.iterdir())) <= 6
         )  # two checkpoints, a third where the kill came before the oldest was deleted
-    assert cut >= 5  # else the kills came between the savings, and this test shows nothing
+    assert cut >= 3  # else the kills came between the savings, and this test shows nothing
 
 
 def test_five_kills_of_a_training(forks: Forks, words: list[str], undisturbed: tuple[str, str], tmp_path: Path) -> None:
@@ -514,8 +513,9 @@ def test_a_limit_on_file_sizes_is_one_line_wherever_it_strikes(
     assert "MiB needed, " in line
     assert not load_checkpoint(out / run.CHECKPOINTS)
     # with a checkpoint there, it stays; and a log that cannot grow any more says so once
+    before = num_begun(out)
     command = forks.start([*words, "--out", str(out)])
-    until(lambda: is_learning(out, 2), command)
+    until(lambda: num_begun(out) > before, command)
     command.stop(signal.SIGTERM)
     steps = saved_steps(out)
     with open(out / run.LOG, "a") as file:
@@ -570,7 +570,7 @@ def test_junk_for_an_optimizer_is_refused(forks: Forks, words: list[str], tmp_pa
     """With sound hashes, as a wrong tool would write it: a missing moment, one too short, one of no parameter."""
     out = tmp_path / "r"
     command = forks.start([*words, "--out", str(out)])
-    until(lambda: is_learning(out), command)
+    until(lambda: num_begun(out), command)
     command.stop(signal.SIGTERM)
     found = load_checkpoint(out / run.CHECKPOINTS)
     assert found is not None
@@ -604,7 +604,7 @@ def test_numbers_that_run_away_stop_the_run_with_the_ids(forks: Forks, words: li
 def test_a_run_that_another_process_works_on_is_refused(forks: Forks, words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "r"
     first = forks.start([*words, "--out", str(out)])
-    until(lambda: is_learning(out), first)
+    until(lambda: num_begun(out), first)
     line = one_line(forks.run([*words, "--out", str(out)]))
     assert f"{out}: another lesionforge is at work on it" in line
     first.stop(signal.SIGKILL)

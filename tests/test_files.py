@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lesionforge.errors import BadInput
-from lesionforge.files import PARTIAL, read_json, write_folder_whole, write_json, write_whole
+from lesionforge.files import PARTIAL, clear_stale, read_json, write_folder_whole, write_json, write_whole
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -89,3 +89,19 @@ def test_json_that_is_none_is_one_line(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(BadInput, match="no such file"):
         read_json(tmp_path / "b.json")
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    """A living writer's file is locked, and stays."""
+    (tmp_path / f".a.bin.1{PARTIAL}").write_bytes(b"stale")
+    (tmp_path / f".b.bin.1{PARTIAL}").write_bytes(b"of another file")
+    with write_whole(tmp_path / "a.bin") as living:
+        living.write(b"first")
+        clear_stale(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [f".a.bin.{os.getpid()}{PARTIAL}"]
+    assert (tmp_path / "a.bin").read_bytes() == b"first"
+
+
+def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"cannot be read \(Is a directory\)"):
+        read_json(tmp_path)

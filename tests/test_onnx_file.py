@@ -17,15 +17,29 @@ SHA256 = "0" * 64
 
 
 def built_as_if_trained(name: str, image_size: int) -> model.Built:
-    """A model from random weights, its last layer scaled to logits of up to 2, as training gives them."""
+    """A model whose every layer matters, with logits as large as float32 knows them to 1e-6.
+
+    From random weights alone there is nothing to compare: some families start with layer scales of 1e-6, and their
+    logits differ by less than the tolerance. So the weights are moved, and the last layer is scaled.
+    """
     torch.manual_seed(0)
     built = model.build_model(name, "random", image_size)
     built.model.eval()
-    images = onnx_file.check_images(np.random.default_rng(1), 16, image_size, noise=False)
-    score = torch_scorer(built.model, Normalise(built.mean, built.std), torch.device("cpu"))
     with torch.no_grad():
-        built.model.get_classifier().weight *= 2 / float(np.abs(score(images)).max())
+        for parameter in built.model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    images = [onnx_file.check_images(np.random.default_rng(1), 16, image_size, noise=noise) for noise in (False, True)]
+    cpu = torch.device("cpu")
+    exact = torch_scorer(onnx_file.InFloat64(built), torch.nn.Identity(), cpu)
+    rounding = onnx_file.largest_difference(torch_scorer(built.model, normalise_of(built), cpu), exact, images)
+    with torch.no_grad():
+        for parameter in built.model.get_classifier().parameters():
+            parameter *= 1e-6 / rounding
     return built
+
+
+def normalise_of(built: model.Built) -> Normalise:
+    return Normalise(built.mean, built.std)
 
 
 def test_ten_families_are_tried() -> None:
@@ -46,12 +60,13 @@ def test_the_file_gives_pytorchs_logits(name: str, image_size: int, tmp_path: Pa
     built, path = built_as_if_trained(name, image_size), tmp_path / "model.onnx"
     assert onnx_file.write_onnx(path, built, SHA256, 1e-5) <= 1e-5
     scorer, facts = onnx_file.onnx_scorer(path, num_threads=1)
-    expected = torch_scorer(built.model, Normalise(built.mean, built.std), torch.device("cpu"))
+    expected = torch_scorer(built.model, normalise_of(built), torch.device("cpu"))
     for batch_size in (1, 3, 10):  # others than the file was made and checked with
         images = onnx_file.check_images(np.random.default_rng(batch_size), batch_size, image_size, noise=False)
         assert scorer(images).dtype == np.float64
         assert scorer(images).shape == (batch_size,)
         assert np.abs(scorer(images) - expected(images)).max() <= 1e-5
+    assert np.ptp(expected(images)) > 5e-4  # fifty times what may differ
     assert facts["name"] == built.name
     assert facts["image_size"] == image_size
     assert facts["weights_sha256"] == SHA256

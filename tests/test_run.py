@@ -1,5 +1,7 @@
 """A run folder: left alone when finished, refused when it is of another config, in one worker's hands at a time."""
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from lesionforge import run
 from lesionforge.config import Config
 from lesionforge.errors import BadInput
+from lesionforge.files import PARTIAL
 
 
 class SmallConfig(Config):
@@ -75,3 +78,45 @@ def test_two_workers_in_one_folder_are_refused(tmp_path: Path) -> None:
         ):
             pass
     assert (config.out / run.CONFIG).is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_sets_a_flag_and_a_second_acts_at_once(number: signal.Signals) -> None:
+    """torchrun passes on what the group got already: within a second, two are one."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that this test survives it
+    try:
+        with run.stop_signals() as stop_signal:
+            assert stop_signal() is None
+            for _ in range(3):
+                signal.raise_signal(number)
+                assert stop_signal() == number
+            time.sleep(run.SAME_SIGNAL_SECONDS + 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_whose_start_was_cut_short_is_completed(tmp_path: Path) -> None:
+    """A kill in its first second: the folder alone, a half config, no environment."""
+    config = SmallConfig(out=tmp_path / "r")
+    config.out.mkdir()
+    (config.out / f".config.yaml.1{PARTIAL}").write_text("out:")
+    assert not run.already_done(config.out, config)
+    for _ in range(2):
+        with run.started(config.out, "train", config) as keep:
+            keep()
+        assert {path.name for path in config.out.iterdir()} == {run.CONFIG, run.ENVIRONMENT, run.LOG}
+        (config.out / run.ENVIRONMENT).unlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_says_so_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / run.LOG).symlink_to("/dev/full")
+    with run.logged(tmp_path):
+        for _ in range(3):
+            run.log.info("a line")
+    said = capfd.readouterr().err
+    assert said.count("log.txt cannot be written") == 1
+    assert "Traceback" not in said

@@ -1,6 +1,7 @@
 """Heat maps: every family's, against autograd's own formulas, and a model that is known to look at one corner."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +167,11 @@ def test_random_weights_are_other_weights_and_repeat() -> None:
 def test_models_whose_features_have_no_place_are_refused() -> None:
     with pytest.raises(BadInput, match=r"no layer is known|have no place in the image"):
         explain_images(built_model("mixer_s32_224", 224), random_images(1, 224), "grad_cam")
+
+
+def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)  # as if it were not installed
+    built, images = built_model("test_vit"), random_images(1, 64)
+    with pytest.raises(BadInput, match=r"grad_cam: needs the package grad-cam; .*lesionforge\[explain\].* rollout"):
+        explain_images(built, images, "grad_cam")
+    assert explain_images(built, images, "rollout").maps.shape == (1, 64, 64)

@@ -1,12 +1,14 @@
-"""Numbers of a training: the same rows in metrics.jsonl and TensorBoard, and a resumed run forgets what it will redo."""
+"""Numbers of a training: the same in metrics.jsonl and TensorBoard; a resumed run forgets what it will do again."""
 
 import json
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lesionforge import run
 from lesionforge.classifier.tracking import Tracker
+from lesionforge.errors import BadInput
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
@@ -24,3 +26,15 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
     assert events.Tags()["scalars"] == ["loss"]
     assert [(event.step, round(event.value, 3)) for event in events.Scalars("loss")] == [(9, 0.9), (18, 1.8), (27, 7.0)]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("name", "holder"), [(run.METRICS, "tracker"), ("tfevents", "events")])
+def test_a_full_disk_is_one_line(tmp_path: Path, name: str, holder: str) -> None:
+    """No thread writes, so no thread's traceback comes on top."""
+    tracker = Tracker(tmp_path, 0, "off", "", {})
+    held = tracker if holder == "tracker" else tracker.tensorboard
+    held.file.close()
+    held.file = open("/dev/full", "w" if holder == "tracker" else "wb")  # noqa: SIM115
+    with pytest.raises(BadInput, match=rf"{name}.*: cannot be written, the disk is full"), tracker:
+        tracker.write(9, loss=0.5)

@@ -144,8 +144,8 @@ def limit_words(done: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             "- Research software, not a medical device: it is not for diagnosis, nor for deciding who is seen by whom.",
-            "- It was trained on one data set, of crops from total-body photographs in the SLICE-3D manner; on other "
-            "cameras, crops and clinics its scores are unknown.",
+            "- One data set: it learned from the images above and no others; on other cameras, crops, clinics and "
+            "people its scores are unknown.",
             "- The skin tone of the people in the data is not recorded, so how scores differ by skin tone is unknown.",
             f"- {val}. Whether settings of the recipe were chosen on val, the run cannot know; thresholds are.",
             "- A score is no probability of disease: the training mix has another share of malignant lesions than any "

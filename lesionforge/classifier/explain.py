@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lesionforge")
 
-TRUE_MASKS, ESTIMATED_MASKS = "true", "estimated"
+TRUE_MASKS, ESTIMATED_MASKS = "ground-truth", "estimated"
+LABELS = {"rollout": "rollout\n(whatever the score)"}  # the others explain the malignant logit
 
 
 class ExplainConfig(Config):
@@ -78,6 +79,7 @@ def explain(config: ExplainConfig) -> None:
     from lesionforge.classifier import explained_lesions, focus_tables, inference, sheets
 
     if run.already_done(config.out, config):
+        refuse_other_weights(config)
         print(files.read_json(config.out / run.FOCUS)["text"])
         return
     torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
@@ -103,10 +105,30 @@ def explain(config: ExplainConfig) -> None:
         tables.write_table(folder / run.FOCUS_PAIRS, pairs)
         facts = {"runs": summary.to_dicts(), "pairs": pairs.to_dicts(), "text": text}
         files.write_json(folder / run.FOCUS, facts)
-        weights = {s.name: files.read_json(s.folder / run.DONE)["weights_sha256"] for s in subjects}
-        run.mark_done(folder, weights_sha256=weights, store_sha256=subjects[0].store.digest, num_images=len(chosen))
+        run.mark_done(
+            folder,
+            weights_sha256=weights_of(config.runs),
+            store_sha256=subjects[0].store.digest,
+            num_images=len(chosen),
+        )
     print(text)
     log.info("%s: %s, %d sheets, %s", config.out, run.FIGURE5, len(subjects), run.FOCUS_TABLE)
+
+
+def weights_of(folders: tuple[Path, ...]) -> dict[str, str]:
+    """SHA-256 of each run's weights, by the run's name."""
+    digests = [files.read_json(folder / run.DONE)["weights_sha256"] for folder in folders]
+    return dict(zip(names_of(folders), digests, strict=True))
+
+
+def refuse_other_weights(config: ExplainConfig) -> None:
+    """A finished explanation stands only for the weights that it explained."""
+    before, now = files.read_json(config.out / run.DONE)["weights_sha256"], weights_of(config.runs)
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise BadInput(
+            f"{config.out}: made from other weights of {', '.join(changed)}; delete it, or name another --out"
+        )
 
 
 def read_subjects(config: ExplainConfig) -> list[Subject]:
@@ -264,7 +286,7 @@ def draw(
     draw_sheet(folder / run.FIGURE5, f"What the malignant score rests on: {first}", lesions, rows, outline)
     for subject in subjects:
         if subject.methods:
-            rows = [row_of(subject, method, method) for method in subject.methods]
+            rows = [row_of(subject, method, LABELS.get(method, method)) for method in subject.methods]
             draw_sheet(
                 folder / f"{run.SHEET}-{subject.name}.png", f"{subject.name} ({subject.kind})", lesions, rows, outline
             )

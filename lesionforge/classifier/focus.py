@@ -10,6 +10,7 @@ import numpy as np
 
 from lesionforge.bootstrap import Estimate, estimate, resampled_sums
 
+FEWEST_CLUSTERS = 10  # percentile intervals of fewer patients are too narrow; our choice
 HIGHER, LOWER, ALIKE, UNKNOWN = "higher", "lower", "cannot be told apart", "too few patients to tell"
 
 
@@ -54,7 +55,7 @@ def mean_with_interval(values: np.ndarray, clusters: np.ndarray, num_replicates:
     sums = np.bincount(clusters[known], values[known], num_clusters)
     counts = np.bincount(clusters[known], minlength=num_clusters)
     mean = float(values[known].mean())
-    if (counts > 0).sum() < 2:  # no replicate could show how it varies
+    if (counts > 0).sum() < FEWEST_CLUSTERS:
         return estimate(mean, None)
     drawn = resampled_sums(np.stack([sums, counts.astype(np.float64)], axis=1), num_replicates, seed)  # (R, 2)
     return estimate(mean, drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan))

@@ -11,6 +11,13 @@ from lesionforge.classifier import focus
 from lesionforge.classifier.saliency import CNN, TRANSFORMER
 
 UNCHANGED = 0.5  # mean rank correlation with random weights' maps from which on they count as unchanged, our choice
+OFTEN_ENOUGH = 0.5  # share of a run's lesions that need a map for it to count for its kind, our choice
+TOO_COARSE = 2.0  # a perfect map's focus, in areas of the lesion, below which nothing can be said; our choice
+MOST_PAIRS = 3  # that are told one by one; of more, how many can be told apart
+AGAINST = {
+    tables.OVER_AREA: "the lesion's share of the image",
+    tables.OVER_RANDOM: "the same model with random weights",
+}
 MEAN_OF = "mean of {}s"  # how the runs of a kind are called together
 
 
@@ -40,6 +47,10 @@ def summarise(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataF
         values = {name: own[name].to_numpy() for name in (
             tables.FOCUS, tables.AREA_SHARE, tables.PERFECT_FOCUS, tables.RANDOM_FOCUS, tables.RANK_CORRELATION,
         )}  # fmt: skip
+        has_map = ~np.isnan(values[tables.FOCUS])
+        if has_map.any():  # what the focus stands beside is of the same lesions
+            for name in (tables.AREA_SHARE, tables.PERFECT_FOCUS, tables.RANDOM_FOCUS):
+                values[name] = np.where(has_map, values[name], np.nan)
         estimates = {
             tables.FOCUS: boot.mean(values[tables.FOCUS]),
             tables.OVER_AREA: boot.mean(values[tables.FOCUS] - values[tables.AREA_SHARE]),
@@ -85,7 +96,8 @@ def mean_of_known(values: np.ndarray) -> float | None:
 def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFrame:
     """Paired differences in focus, run less other run, of all pairs of each method; then CNNs less transformers.
 
-    A lesion counts where both maps are positive somewhere; for the means of the kinds, where all maps are.
+    A lesion counts where both maps are positive somewhere. For the means of the kinds it counts where all maps are;
+    runs without maps of half of the lesions, and of too few cells to follow them, are left out.
     """
     rows = []
     for (method,), own in lesions.group_by(tables.METHOD, maintain_order=True):
@@ -93,9 +105,12 @@ def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFra
         values = {str(name): rows_of_run[tables.FOCUS].to_numpy() for (name,), rows_of_run in by_run.items()}
         kinds = {str(name): rows_of_run[tables.KIND][0] for (name,), rows_of_run in by_run.items()}
         pairs = list(combinations(values, 2))
-        if {CNN, TRANSFORMER} <= set(kinds.values()):
+        counted = {name: kinds[name] for name in kinds if counts_for_its_kind(by_run[(name,)])}
+        if {CNN, TRANSFORMER} <= set(counted.values()):
             for kind in (CNN, TRANSFORMER):
-                values[MEAN_OF.format(kind)] = np.mean([values[name] for name in kinds if kinds[name] == kind], axis=0)
+                values[MEAN_OF.format(kind)] = np.mean(
+                    [values[name] for name in counted if counted[name] == kind], axis=0
+                )
             pairs.append((MEAN_OF.format(CNN), MEAN_OF.format(TRANSFORMER)))
         boot = Bootstrap(next(iter(by_run.values())), num_replicates, seed)
         for one, other in pairs:
@@ -123,6 +138,17 @@ def compare(lesions: pl.DataFrame, num_replicates: int, seed: int) -> pl.DataFra
         for name in (*names, tables.NUM_IMAGES, tables.VERDICT)
     }
     return pl.DataFrame(rows, schema=schema)
+
+
+def counts_for_its_kind(lesions: pl.DataFrame) -> bool:
+    """Whether a run has maps of most of its lesions, of enough cells to follow them."""
+    empty = np.isnan(lesions[tables.FOCUS].to_numpy()).mean() > 1 - OFTEN_ENOUGH
+    perfect, area = (mean_of_known(lesions[name].to_numpy()) for name in (tables.PERFECT_FOCUS, tables.AREA_SHARE))
+    return not empty and perfect is not None and area is not None and not is_too_coarse(perfect, area)
+
+
+def is_too_coarse(perfect_focus: float, area_share: float) -> bool:
+    return perfect_focus < TOO_COARSE * area_share
 
 
 def as_text(summary: pl.DataFrame, pairs: pl.DataFrame) -> str:
@@ -164,11 +190,14 @@ def findings_of(summary: pl.DataFrame, pairs: pl.DataFrame) -> list[str]:
     """Sentences on one method: each run against a blind map and against random weights, then the pairs."""
     found = []
     for row in summary.iter_rows(named=True):
-        name = row[tables.RUN]
-        for column, against in (
-            (tables.OVER_AREA, "the lesion's share of the image"),
-            (tables.OVER_RANDOM, "the same model with random weights"),
-        ):
+        name, size = row[tables.RUN], f"{row[tables.CELLS]} x {row[tables.CELLS]} cells"
+        if row[tables.PERFECT_FOCUS] is not None and is_too_coarse(row[tables.PERFECT_FOCUS], row[tables.AREA_SHARE]):
+            found.append(
+                f"{name}: WARNING, its maps have {size}, and even a perfect one would put only "
+                f"{percent(row[tables.PERFECT_FOCUS])} in the lesion: too coarse to say where it looks, left out "
+                "of the means"
+            )
+        for column, against in AGAINST.items():
             difference = estimate_in(row, column)
             if difference.estimate is not None:
                 found.append(f"{name}: {sentence(difference, against)}")
@@ -177,19 +206,36 @@ def findings_of(summary: pl.DataFrame, pairs: pl.DataFrame) -> list[str]:
                 f"{name}: WARNING, its maps hardly change when its weights are random (rank correlation "
                 f"{row[tables.RANK_CORRELATION]:.2f}): they show the architecture and the image, not what was learned"
             )
-        if row[tables.NUM_EMPTY]:
+        if num_empty := row[tables.NUM_EMPTY]:
+            left_out = ", and the run from the means" if num_empty > (1 - OFTEN_ENOUGH) * row[tables.NUM_IMAGES] else ""
             found.append(
-                f"{name}: {row[tables.NUM_EMPTY]} of {row[tables.NUM_IMAGES]} maps are positive nowhere, or their "
-                "lesion has no mask; they are left out"
+                f"{name}: {num_empty} of {row[tables.NUM_IMAGES]} maps are positive nowhere, or their lesion has no "
+                f"mask; they are left out{left_out}"
             )
-    found += [
+    found += findings_of_pairs(pairs)
+    if len(pairs):
+        found.append("intervals are over lesions: the same models trained again may look elsewhere")
+    if summary[tables.CELLS].n_unique() > 1:
+        found.append("maps of fewer cells cannot follow a small lesion: compare each run with its perfect map as well")
+    return found
+
+
+def findings_of_pairs(pairs: pl.DataFrame) -> list[str]:
+    """Sentences on the paired differences; of many runs only the means of the kinds, and how many differ."""
+    of_kinds = pl.col(tables.RUN) == MEAN_OF.format(CNN)
+    of_runs = pairs.filter(~of_kinds)
+    told = pairs if len(of_runs) <= MOST_PAIRS else pairs.filter(of_kinds)
+    found = [
         f"{row[tables.RUN]}: {sentence(estimate_in(row, tables.DIFFERENCE), row[tables.OTHER_RUN])}, "
         f"on the same {row[tables.NUM_IMAGES]} lesions"
-        for row in pairs.iter_rows(named=True)
-    ]  # fmt: skip
-    if summary[tables.CELLS].n_unique() > 1:
+        for row in told.iter_rows(named=True)
+    ]
+    if len(of_runs) > MOST_PAIRS:
+        num_apart = of_runs[tables.VERDICT].is_in([focus.HIGHER, focus.LOWER]).sum()
+        by_chance = (1 - bootstrap.LEVEL) * len(of_runs)
         found.append(
-            "the maps differ in cells, and a coarse map cannot follow a small lesion: see the perfect map's focus"
+            f"{num_apart} of {len(of_runs)} pairs of runs can be told apart, about {by_chance:.1f} would be by chance; "
+            "the table of pairs holds them all"
         )
     return found
 

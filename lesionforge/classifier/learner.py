@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lesionforge.classifier import inference, model, optim, ranks
+from lesionforge.classifier import inference, model, optim, ranks, speed
 from lesionforge.classifier.average import Average
 from lesionforge.classifier.checkpoint import Checkpoint
 from lesionforge.classifier.inference import Accelerator, DeviceBatch
@@ -54,12 +54,15 @@ class Learner:
         self.accelerator = accelerator
         self.objective = objective
         self.seed = seed
-        self.raw = built.model.to(accelerator.device).to(memory_format=torch.channels_last)
+        self.raw = built.model.to(accelerator.device)
         self.extra: nn.Module | None = None  # the second head
         self.whole: nn.Module = self.raw
         if objective.num_classes:
             self.whole = model.WithAuxiliary(self.raw, objective.num_classes).to(accelerator.device)
             self.extra = self.whole.auxiliary
+        self.whole = speed.prepared_for_training(
+            self.whole, accelerator.device, accelerator.mixed_precision.replace("no", "fp32"), compile
+        )
         self.normalise = inference.Normalise(built.mean, built.std).to(accelerator.device)
         self.params = list(self.whole.parameters())
         self.optimizer = optim.build_optimizer(
@@ -78,7 +81,6 @@ class Learner:
         self.always_frozen = model.batch_norms(self.raw) if freeze_batch_norm else []
         self.still = self.always_frozen  # layers in evaluation mode
         self.frozen = False
-        self.compile = compile
         self.net = self.wrapped()
         self.average = None if ema_decay is None else Average(self.raw, ema_decay, ema_warmup)
         self.best: Tensors = {}
@@ -94,9 +96,8 @@ class Learner:
         return f"{built.name} ({millions:.1f} M parameters, {built.image_size} px, weights: {built.weights})"
 
     def wrapped(self) -> nn.Module:
-        """The module that steps go through: compiled where asked, and averaging gradients where there are others."""
-        module: nn.Module = torch.compile(self.whole) if self.compile else self.whole  # type: ignore[assignment]
-        return DistributedDataParallel(module) if self.accelerator.num_processes > 1 else module
+        """The module that steps go through: with other processes, one that averages the gradients."""
+        return DistributedDataParallel(self.whole) if self.accelerator.num_processes > 1 else self.whole
 
     def freeze(self, frozen: bool) -> None:
         """Let only the heads learn, or everything again. Frozen layers keep their batch norm statistics too."""

@@ -234,6 +234,7 @@ def save_timm_folder(built: Built, folder: Path, licence: str) -> str:
     if built.model.pretrained_cfg.get("fixed_input_size"):  # type: ignore[union-attr, operator]
         arguments["img_size"] = built.image_size
     timm.models.save_for_hf(built.model, str(folder), model_args=arguments, safe_serialization=True)
+    (folder / run.MODEL_WEIGHTS).chmod((folder / run.MODEL_CONFIG).stat().st_mode)  # safetensors shuts others out
     sha256 = sha256_of_file(folder / run.MODEL_WEIGHTS)
 
     config = read_json(folder / run.MODEL_CONFIG)

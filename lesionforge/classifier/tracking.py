@@ -52,9 +52,11 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with disk_errors(self.path):
-            self.file.close()
-        self.tensorboard.close()
+        try:
+            with disk_errors(self.path):
+                self.file.close()
+        finally:
+            self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish(exit_code=0 if error is None else 1)
 

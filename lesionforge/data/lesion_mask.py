@@ -20,6 +20,7 @@ BORDER = 0.09  # of the side: width of the frame that is taken for skin
 FAR_FROM_FIT = 1.5  # medians of the residual: border pixels beyond are no skin
 MIDDLE, NEAR_MIDDLE = 0.03, 0.12  # of the side, sigma: what is lesion for sure; how fast a piece loses by its distance
 NUM_THRESHOLDS = 16
+FAINTEST = 0.5  # CIE L*a*b* units: fainter is rounding
 OPEN, EDGE, CLOSE = 3, 5, 5  # px: specks that go, width of both sides of an edge, notches that are closed
 SMALLEST = 0.002  # of the crop: a smaller piece is a speck
 
@@ -91,6 +92,8 @@ def best_piece(unlike: np.ndarray) -> np.ndarray:
     weight, centre = near_middle(side, NEAR_MIDDLE), slice(side // 4, -side // 4)
     lowest, highest = float(np.median(unlike)), float(np.quantile(unlike[centre, centre], 0.999))
     best, best_score = np.zeros(unlike.shape, np.uint8), 0.0
+    if highest < FAINTEST:
+        return best
     for threshold in np.linspace(lowest, highest, NUM_THRESHOLDS + 2)[1:-1]:
         above = cv2.morphologyEx((unlike > threshold).astype(np.uint8), cv2.MORPH_OPEN, disc(OPEN))
         count, labels = cv2.connectedComponents(above, connectivity=4)
