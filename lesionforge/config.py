@@ -61,7 +61,7 @@ class HardwareConfig(Config):
     torch_threads: int | None = Field(None, ge=1)
     """Threads of the CPU's matrix work; none takes torch's choice. Bitwise equality holds for equal numbers only."""
     compile: bool = False
-    """Compile the model with torch.compile: minutes at the start, then faster steps; needs a C++ compiler on the CPU."""
+    """Compile the model with torch.compile: minutes at the start, faster steps then; a CPU needs a C++ compiler."""
 
 
 class TrainHardwareConfig(HardwareConfig):

@@ -126,7 +126,7 @@ def test_balanced_weight_gives_both_classes_the_same_sum() -> None:
 
 
 def test_balanced_weight_needs_both_classes() -> None:
-    with pytest.raises(BadInput, match="balanced needs both classes; an epoch holds 0 malignant and 1,200 benign; give"):
+    with pytest.raises(BadInput, match="needs both classes; an epoch holds 0 malignant and 1,200 benign; give"):
         positive_weight_of("balanced", np.zeros(1200))
     assert positive_weight_of(3.0, np.zeros(5)) == 3.0
 

@@ -37,8 +37,8 @@ def torchrun(words: list[str], num: int = 2) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow  # starts three processes that load torch
 def test_two_processes_make_the_steps_of_one(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
-    """The weights within 1e-6 (sums are rounded in another order, and AdamW turns a gradient that is all but zero into a
-    step of the learning rate, 1e-4), the same mix, one log line a line, and the same scores on val."""
+    """The weights within 1e-6: sums are rounded in another order, and AdamW turns a gradient that is all but zero into
+    a step of the learning rate, 1e-4. The same mix and the same scores on val too, and each line is logged once."""
     alone = subprocess.run(
         [sys.executable, "-m", "lesionforge", *command(tmp_path / "one", blobs, blob_split)],
         timeout=SECONDS,

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ log = logging.getLogger("lesionforge")
 
 MAX_BAD_STEPS = 5  # in a row with a loss or gradient that is not finite, then the run stops (our choice)
 COUNTERS = (
-    "epoch_loss", "bad_steps", "bad_in_a_row", "seconds", "best_epoch", "best_pauc", "scorings_since_best",
+    "epoch_loss", "bad_steps", "bad_in_a_row", "seconds", "row_owed", "best_epoch", "best_pauc", "scorings_since_best",
 )  # fmt: skip
 
 Tensors = dict[str, torch.Tensor]
@@ -86,6 +86,7 @@ class Learner:
         self.best: Tensors = {}
         self.best_epoch, self.best_pauc, self.scorings_since_best = 0, -1.0, 0
         self.step = 0
+        self.row_owed = False  # an epoch has ended, and a signal came before val was scored
         self.epoch_loss = 0.0  # sum over the good steps of this epoch
         self.bad_steps = self.bad_in_a_row = 0
         self.seconds = 0.0  # spent by all commands that worked on this run
@@ -145,7 +146,7 @@ class Learner:
             try:
                 return self.accumulated(batch, micro_size)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not inference.is_out_of_memory(error):
                     raise
                 del error
             self.forget(buffers)
@@ -156,8 +157,8 @@ class Learner:
 
     def accumulated(self, batch: DeviceBatch, micro_size: int) -> torch.Tensor:
         entropy = (self.seed, self.step, self.accelerator.process_index)
-        torch.manual_seed(np.random.SeedSequence(entropy).generate_state(1, np.uint64).item())
         num_images, device = len(batch.targets), self.accelerator.device
+        inference.seed_device(entropy, device)
         loss = torch.zeros((), device=device)
         shares = self.objective.shares(self.normalise(batch.images), batch, micro_size, entropy)
         for number, share in enumerate(shares, 1):
@@ -187,7 +188,7 @@ class Learner:
                 try:
                     self.accumulated(batch, micro_size)
                 except RuntimeError as error:
-                    if not is_out_of_memory(error):
+                    if not inference.is_out_of_memory(error):
                         raise
                 else:
                     cure = f"{micro_size} do: --optim.micro-batch-size {micro_size}, or --hardware.halve-micro-batch"
@@ -233,9 +234,10 @@ class Learner:
         batch_size: int,
         num_threads: int,
         decoded: dict[int, np.ndarray] | None = None,
+        stopped: Callable[[], object] = lambda: None,
     ) -> np.ndarray:
         """Logits of a table's images by the average where one is kept, else by the present weights. (N,) float64,
-        on every process, each having scored its share.
+        on every process, each having scored its share; fewer where `stopped` came true on the way.
         """
         ranks.share_buffers(self.accelerator, self.raw)
         rows = ranks.share_of(self.accelerator, len(table))
@@ -243,7 +245,7 @@ class Learner:
             scorer = inference.torch_scorer(self.raw, self.normalise, self.accelerator.device)
             logits = inference.score_images(
                 scorer, stores, table[rows.start : rows.stop], batch_size, self.built.image_size, num_threads,
-                decoded=decoded,
+                decoded=decoded, stopped=stopped,
             )  # fmt: skip
         return np.array(ranks.joined(self.accelerator, logits.tolist()))
 
@@ -287,7 +289,3 @@ class Learner:
         self.step = found.facts["step"]
         for name in COUNTERS:
             setattr(self, name, found.facts[name])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

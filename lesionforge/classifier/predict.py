@@ -217,15 +217,17 @@ def score_part(
                 continue
             try:
                 logits = ready.logits(
-                    source, some, config.batch_size, config.hardware.loader_threads, config.tta, advance
+                    source, some, config.batch_size, config.hardware.loader_threads, config.tta, advance, stop_signal
                 )
             except BadInput:
                 if isinstance(source, LooseImages):
                     source.look_at_all(decode=True)  # names every image that a decoder refuses
                 raise
-            write_predictions(shard, some, part, logits)
+            if logits is not None:
+                write_predictions(shard, some, part, logits)
             if (number := stop_signal()) is not None:
-                log.warning("stopped at %d of %d images; the same command goes on", first + len(some), len(table))
+                num_done = first + (0 if logits is None else len(some))
+                log.warning("stopped at %d of %d images; the same command goes on", num_done, len(table))
                 raise SystemExit(128 + number)
     join_shards(shards, path, made_from)
 

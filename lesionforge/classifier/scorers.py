@@ -33,17 +33,22 @@ class Ready(NamedTuple):
         num_threads: int,
         tta: str,
         advance: Callable[[int], None],
-    ) -> np.ndarray:
-        """Logits of a table's images; of several models, that of their mean probability. (N,) float64"""
+        stopped: Callable[[], object],
+    ) -> np.ndarray | None:
+        """Logits of a table's images; of several models, that of their mean probability. (N,) float64; None where
+        `stopped` came true before the end.
+        """
         found = []
         for number, scorer in enumerate(self.scorers, 1):
             last = number == len(self.scorers)
             tell = advance if last else (lambda count: None)  # an image counts once all models have scored it
             found.append(
                 inference.score_images(
-                    scorer, [source], table, batch_size, self.image_size, num_threads, tta, advance=tell
+                    scorer, [source], table, batch_size, self.image_size, num_threads, tta, tell, stopped=stopped
                 )
             )
+            if len(found[-1]) < len(table):
+                return None
         return found[0] if len(found) == 1 else inference.mean_logit(np.array(found))
 
 

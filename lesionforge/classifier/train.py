@@ -4,6 +4,7 @@ The same command resumes an unfinished run, mid-epoch and bitwise, and leaves a 
 devices: `torchrun --nproc-per-node N -m lesionforge train ...`.
 """
 
+import itertools
 import logging
 import shutil
 import time
@@ -53,12 +54,12 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
     """One run: the data, the model, then step after step."""
     import torch
 
-    from lesionforge import metrics, tables
+    from lesionforge import tables
     from lesionforge.classifier import checkpoint, optim, ranks, tracking
 
     started = time.monotonic()
     first = accelerator.is_main_process
-    with ranks.run_folder(accelerator, config) as (done, keep), run.stop_signals() as stop_signal:
+    with ranks.run_folder(accelerator, config) as (done, keep):
         if done:
             return
         data, orders = read_everything(config, accelerator)
@@ -73,67 +74,98 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
             log.info("epoch 1 to %d: only the last layer learns", config.optim.freeze_epochs)
         log.info("%s on %s, %d steps of %d images", learner, ranks.in_words(accelerator), num_steps, orders.batch_size)
         batches_of = build_batches(config, accelerator, data, orders, learner.built)
-        decoded_val: dict[int, np.ndarray] | None = {} if config.hardware.cache != "none" else None
+        val_cache: dict[int, np.ndarray] | None = {} if config.hardware.cache != "none" else None
+
+        def lr_of(step: int) -> float:
+            return optim.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, config.optim.min_lr)
 
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
-        with (
-            tracking.Tracker(
-                config.out, first_step, config.track.wandb, config.track.project, config.model_dump(mode="json")
-            )
-            if first
-            else nullcontext() as tracker,
-            progress("training", num_steps - first_step, "steps") if first else nullcontext(int) as advance,
-        ):
-            keep()
-            finished = learner.step == num_steps
-            while not finished:
-                epoch, first_batch = divmod(learner.step, steps_per_epoch)
-                learner.freeze(epoch < config.optim.freeze_epochs)
-                for batch in batches_of(epoch, first_batch):
-                    # schedule, then forward, backward and step
-                    lr = optim.lr_at(
-                        learner.step, num_steps, config.optim.warmup_fraction, config.optim.lr, config.optim.min_lr
-                    )
-                    learner.take_step(batch, lr, image_ids=data.mix[tables.IMAGE_ID])
-                    advance(1)
-                    finished = learner.step == num_steps
-                    # log and evaluate
-                    if learner.step % steps_per_epoch == 0:
-                        row: dict[str, Any] = {
-                            "epoch": epoch + 1,
-                            "lr": lr,
-                            "train_loss": learner.mean_loss(steps_per_epoch),
-                        }
-                        if config.val_every and ((epoch + 1) % config.val_every == 0 or finished):
-                            logits = learner.score(
-                                data.stores, data.val, orders.batch_size, config.hardware.loader_threads, decoded_val
-                            )
-                            row["val_pauc"] = metrics.pauc(data.val[tables.TARGET].to_numpy(), logits)
-                            row["val_auc"] = metrics.roc_auc(data.val[tables.TARGET].to_numpy(), logits)
-                            if config.select == "best_val":
-                                learner.note_score(row["val_pauc"], epoch + 1)
-                                if config.optim.patience and learner.scorings_since_best >= config.optim.patience:
-                                    log.info("no better pAUC for %d scorings: stopping early", config.optim.patience)
-                                    finished = True
-                        if tracker is not None:
-                            tracker.write(learner.step, **row)
-                        log.info("%s", epoch_line(row, config.optim.epochs))
-                    # save
-                    due = time.monotonic() - last_save >= 60 * config.hardware.checkpoint_minutes
-                    number = ranks.agreed_signal(accelerator, stop_signal())
-                    if first and (number is not None or (due and not finished)):
-                        learner.seconds = earlier_seconds + time.monotonic() - started
-                        checkpoint.save_checkpoint(config.out / run.CHECKPOINTS, *learner.state())
-                        last_save = time.monotonic()
-                    if number is not None:
-                        log.warning("stopped at step %d of %d; the same command goes on", learner.step, num_steps)
-                        raise SystemExit(128 + number)
-                    if finished:
-                        break
+        with run.stop_signals() as stop_signal:  # before this there is nothing to save: a signal ends the process
+            with (
+                tracking.Tracker(
+                    config.out, first_step, config.track.wandb, config.track.project, config.model_dump(mode="json")
+                )
+                if first
+                else nullcontext() as tracker,
+                progress("training", num_steps - first_step, "steps") if first else nullcontext(int) as advance,
+            ):
+                keep()
+                finished = learner.step == num_steps and not learner.row_owed
+                while not finished:
+                    epoch, first_batch = divmod(learner.step, steps_per_epoch)
+                    learner.freeze(epoch < config.optim.freeze_epochs)
+                    owed = [None] if learner.row_owed else []  # a signal broke off the scoring of val: that comes first
+                    for batch in itertools.chain(owed, batches_of(epoch, first_batch)):
+                        # schedule, then forward, backward and step
+                        if batch is not None:
+                            learner.take_step(batch, lr_of(learner.step), image_ids=data.mix[tables.IMAGE_ID])
+                            advance(1)
+                            learner.row_owed = learner.step % steps_per_epoch == 0
+                        # log and evaluate
+                        scores = (
+                            score_val(config, learner, data, orders, val_cache, stop_signal)
+                            if learner.row_owed
+                            else None
+                        )
+                        if scores is not None:
+                            row = {
+                                "epoch": learner.step // steps_per_epoch,
+                                "lr": lr_of(learner.step - 1),
+                                "train_loss": learner.mean_loss(steps_per_epoch),
+                                **scores,
+                            }
+                            learner.row_owed = False
+                            if tracker is not None:
+                                tracker.write(learner.step, **row)
+                            log.info("%s", epoch_line(row, config.optim.epochs))
+                            finished = learner.step == num_steps or is_stopping_early(config, learner)
+                        # save
+                        due = time.monotonic() - last_save >= 60 * config.hardware.checkpoint_minutes
+                        number = ranks.agreed_signal(accelerator, stop_signal())
+                        if first and not finished and (number is not None or due):
+                            learner.seconds = earlier_seconds + time.monotonic() - started
+                            checkpoint.save_checkpoint(config.out / run.CHECKPOINTS, *learner.state())
+                            last_save = time.monotonic()
+                        if finished:
+                            break
+                        if number is not None:
+                            log.warning("stopped at step %d of %d; the same command goes on", learner.step, num_steps)
+                            raise SystemExit(128 + number)
 
-        if first:
-            learner.seconds = earlier_seconds + time.monotonic() - started
-            finish(config, learner, orders)
+            if first:
+                learner.seconds = earlier_seconds + time.monotonic() - started
+                finish(config, learner, orders)
+            if (number := ranks.agreed_signal(accelerator, stop_signal())) is not None:
+                raise SystemExit(128 + number)  # for a group's sake: its next member is not begun
+
+
+def score_val(
+    config: TrainConfig, learner: "Learner", data: "TrainingData", orders: "Orders",
+    cache: "dict[int, np.ndarray] | None", stop_signal: Callable[[], int | None],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Scores of the epoch that ended, none where it is not val's turn; None where a signal broke the scoring off."""
+    from lesionforge import metrics, tables
+
+    num_epochs = learner.step // orders.steps_per_epoch
+    if not config.val_every or (num_epochs % config.val_every and num_epochs < config.optim.epochs):
+        return {}
+    logits = learner.score(
+        data.stores, data.val, orders.batch_size, config.hardware.loader_threads, cache, stopped=stop_signal
+    )
+    if len(logits) < len(data.val):
+        return None
+    targets = data.val[tables.TARGET].to_numpy()
+    scores: dict[str, Any] = {"val_pauc": metrics.pauc(targets, logits), "val_auc": metrics.roc_auc(targets, logits)}
+    if config.select == "best_val":
+        learner.note_score(scores["val_pauc"], num_epochs)
+    return scores
+
+
+def is_stopping_early(config: TrainConfig, learner: "Learner") -> bool:
+    if config.select != "best_val" or not config.optim.patience or learner.scorings_since_best < config.optim.patience:
+        return False
+    log.info("no better pAUC for %d scorings: stopping early", config.optim.patience)
+    return True
 
 
 def read_everything(config: TrainConfig, accelerator: "Accelerator") -> "tuple[TrainingData, Orders]":
