@@ -24,7 +24,7 @@ DISTRIBUTIONS = {
 }
 TRAINING = shlex.split(
     "--model.weights random --data.image-size 64 --data.batch-size 32 --data.samples-per-epoch 960 "
-    "--optim.epochs 16 --val-every 8 --hardware.cache-decoded "
+    "--optim.epochs 16 --val-every 8 --hardware.cache memory "
     # milder than the recipes' strong augmentation, which wants longer trainings than a demo's
     "--augment.cutout-probability 0 --augment.clahe-probability 0 --augment.colour-probability 0 "
     "--augment.blur-probability 0.2 --augment.distortion-probability 0.2"

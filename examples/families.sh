@@ -38,7 +38,7 @@ run() { # FAMILY MIX SEED
         --optim.lr 3e-5 --data.image-size 96"
     $lesionforge train $changes $model --data.store "$out/stores/real" --data.split "$out/splits/given" \
         --out "$out/runs/$name" --seed "$seed" --data.samples-per-epoch 704 --data.batch-size 32 --optim.epochs 30 \
-        --val-every 0 --hardware.torch-threads 1 --hardware.loader-threads 1 --hardware.cache-decoded
+        --val-every 0 --hardware.torch-threads 1 --hardware.loader-threads 1 --hardware.cache memory
     $lesionforge predict --run "$out/runs/$name" --parts val --hardware.torch-threads 1
     $lesionforge evaluate --run "$out/runs/$name" > /dev/null
 }

@@ -29,7 +29,7 @@ run() { # NAME, then what differs
     shift
     $lesionforge train --data.store "$out/stores/real" --data.split "$out/splits/given" --out "$out/runs/$name" \
         --seed "$seed" --data.image-size 128 --data.batch-size 32 --optim.epochs 40 --val-every 10 \
-        --hardware.torch-threads 1 --hardware.cache-decoded "$@"
+        --hardware.torch-threads 1 --hardware.cache memory "$@"
     $lesionforge predict --run "$out/runs/$name" --parts val --hardware.torch-threads 1
     $lesionforge evaluate --run "$out/runs/$name"
 }

@@ -1,7 +1,5 @@
 """Models made fast: the same logits as before, within the error that is declared."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -34,7 +32,7 @@ def a_trained_model():
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-            made[name] = net.eval(), pictures(8, size)
+            made[name] = net.eval(), pictures(32, size)
         return made[name]
 
     return get
@@ -60,7 +58,11 @@ def test_prediction_moves_logits_by_less_than_declared(a_trained_model, name):
 
     in_bf16 = logits(speed.prepared_for_prediction(net, size, "bf16"), images)
     assert in_bf16.dtype == torch.float32
-    assert (in_bf16 - expected).abs().max() < 0.03 * largest
+    with torch.autocast("cpu", torch.bfloat16):
+        by_autocast = logits(net, images).float()
+    ours, usual = ((found - expected).square().mean().sqrt() for found in (in_bf16, by_autocast))
+    print(f"{name}: root mean square error {ours:.2g}, autocast's {usual:.2g}, spread {expected.std():.2g}")
+    assert ours < 3 * usual
     assert torch.equal(logits(net, images), expected)  # the model itself is as it was
 
 
@@ -101,9 +103,14 @@ def gradients(net: nn.Module, images: torch.Tensor, bf16: bool) -> dict[str, tor
     return {name: tensor.grad.clone() for name, tensor in net.named_parameters()}
 
 
-def test_training_keeps_names_and_gradients(a_trained_model):
-    net, images = a_trained_model("efficientnet:tiny")
-    net = copy.deepcopy(net)
+def a_learning_model() -> tuple[nn.Module, torch.Tensor]:
+    """With depthwise convolutions, and batch norms that take the batch's own statistics, as in training."""
+    torch.manual_seed(0)
+    return build_model("test_efficientnet", "random", 64).model.train(), pictures(16, 64)
+
+
+def test_training_keeps_names_and_gradients():
+    net, images = a_learning_model()
     before, names = gradients(net, images, bf16=False), list(net.state_dict())
     prepared = speed.prepared_for_training(net, torch.device("cpu"), "fp32")
     assert prepared is net
@@ -112,9 +119,8 @@ def test_training_keeps_names_and_gradients(a_trained_model):
         torch.testing.assert_close(gradient, before[name], rtol=1e-3, atol=1e-4)
 
 
-def test_training_in_bf16_leaves_depthwise_convolutions_in_float(a_trained_model):
-    net, images = a_trained_model("efficientnet:tiny")
-    net = copy.deepcopy(net)
+def test_training_in_bf16_leaves_depthwise_convolutions_in_float():
+    net, images = a_learning_model()
     seen = set()
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):

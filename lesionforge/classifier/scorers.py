@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from lesionforge import run
-from lesionforge.classifier import inference, onnx_file, trained
+from lesionforge.classifier import inference, onnx_file, speed, trained
 from lesionforge.classifier.model import Built
 from lesionforge.config import HardwareConfig
 from lesionforge.data.loader import Images
@@ -85,14 +85,14 @@ def of_exported(path: Path, precision: str, hardware: HardwareConfig) -> Ready:
 def torch_scorers(models: Sequence[Built], precision: str, hardware: HardwareConfig) -> list[inference.Scorer]:
     """A scorer each, on the device."""
     torch.set_num_threads(hardware.torch_threads or torch.get_num_threads())
-    accelerator = inference.build_accelerator(hardware.device, precision)
+    accelerator = inference.build_accelerator(hardware.device, "fp32")  # bf16 is the prepared model's own
     if accelerator.num_processes > 1:
         raise BadInput(f"started as one of {accelerator.num_processes} processes; start one, without torchrun")
     scorers = []
     for built in models:
-        net = accelerator.prepare_model(built.model.to(memory_format=torch.channels_last))
-        if hardware.compile:
-            net.compile()
+        net = speed.prepared_for_prediction(
+            built.model.to(accelerator.device), built.image_size, precision, hardware.compile
+        )
         normalise = inference.Normalise(built.mean, built.std).to(accelerator.device)
         scorers.append(inference.torch_scorer(net, normalise, accelerator.device))
     return scorers
