@@ -50,3 +50,5 @@ for seed in 0 1 2; do
         for mix in super balanced; do echo "$family $mix $seed"; done
     done
 done | xargs -P "${JOBS:-2}" -L 1 bash -euc 'run "$@"' run
+
+LESIONFORGE=$lesionforge "$(dirname "$0")/seeds.sh" "$out"
