@@ -103,3 +103,12 @@ def test_a_member_starts_from_the_like_named_one(group: Path, blobs: Path, folds
     assert configs["fold-2-seed-0"].model.init_from == group / run.MEMBERS / "fold-2-seed-0"
     with pytest.raises(BadInput, match="has no member fold-0-seed-7"):
         member_configs(config_of(tmp_path / "g", blobs, folds, model=model, seed=7))
+
+
+def test_a_start_that_suits_one_fold_only_is_refused_before_any_training(
+    group: Path, blobs: Path, folds: Path, tmp_path: Path
+) -> None:
+    model = {"name": "test_resnet", "weights": "random", "init_from": group / run.MEMBERS / "fold-0-seed-0"}
+    with pytest.raises(BadInput, match=r"fold-1-seed-0: model\.init_from: .* has learned from images"):
+        train(config_of(tmp_path / "g", blobs, folds, model=model))
+    assert not (tmp_path / "g").exists()

@@ -24,7 +24,7 @@ def command(out: Path, blobs: Path, blob_split: Path, *changes: str) -> list[str
         "train", "--out", str(out), "--data.store", str(blobs), "--data.split", str(blob_split),
         "--data.image-size", "32", "--data.batch-size", "8", "--data.sampler", "balanced",
         "--model.name", "test_convnext", "--model.weights", "random", "--optim.epochs", "2", "--optim.lr", "1e-4",
-        "--hardware.device", "cpu", "--hardware.torch-threads", "1", *changes,
+        "--optim.ema-decay", "0.9", "--hardware.torch-threads", "1", *changes,
     ]  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def test_a_start_that_has_seen_val_leaves_nothing_behind(plain: Path, blobs: Pat
     ids = [f"ISIC_{i:07d}" for i in range(120)]
     parts = ["val"] * 24 + ["train"] * 96
     tables.write_table(split, pl.DataFrame({tables.IMAGE_ID: ids, tables.PART: parts}))
-    with pytest.raises(BadInput, match="has learned from 24 images of this run's val or test"):
+    with pytest.raises(BadInput, match="has learned from images of this run's val or test, 24 of them"):
         train(config_of(tmp_path / "r", blobs, split, model={"init_from": plain}))
     assert not (tmp_path / "r").exists()
 
@@ -183,6 +183,25 @@ def test_a_second_head_learns_a_diagnosis_column(blob_split: Path, tmp_path: Pat
 def test_a_length_for_fresh_epochs_is_refused(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the sampler fresh_benign has a length of its own"):
         config_of(tmp_path, blobs, blob_split, data={"sampler": "fresh_benign", "samples_per_epoch": 64})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"focal_gamma": 5.0}}, "focal_gamma: nothing uses it here; set kind to focal"),
+        ({"loss": {"mix_probability": 0.1}}, "mix_probability: nothing uses it here"),
+        ({"loss": {"auxiliary_weight": 2.0}}, "auxiliary_weight: nothing uses it here"),
+        ({"data": {"benign_per_malignant": 9}}, "benign_per_malignant: sampler shuffle does not use it"),
+        ({"optim": {"ema_warmup": True}}, "ema_warmup: there is no average to warm up"),
+        ({"optim": {"betas": [0.9, 1.5]}}, "less than 1"),
+        ({"model": {"std": [0.0, 0.0, 0.0]}}, "greater than 0"),
+    ],
+)
+def test_what_would_do_nothing_or_cannot_be_is_refused(
+    changes: dict[str, Any], message: str, blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_of(tmp_path, blobs, blob_split, **changes)
 
 
 @pytest.mark.slow  # the compiler works for half a minute

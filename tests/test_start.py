@@ -27,7 +27,8 @@ def finished(folder: Path, ids: list[str], patients: list[str], init_from: Path 
 
 
 def held_out(**columns: Any) -> pl.DataFrame:
-    return pl.DataFrame({tables.IMAGE_ID: ["ISIC_1", "ISIC_2"], tables.PATIENT_ID: ["IP_1", None], **columns})
+    rows = {tables.IMAGE_ID: ["ISIC_1", "ISIC_2"], tables.PATIENT_ID: ["IP_1", None], tables.PART: ["val", "test"]}
+    return pl.DataFrame({**rows, **columns})
 
 
 def test_weights_and_normalisation_are_the_runs(tmp_path: Path) -> None:
@@ -54,20 +55,39 @@ def test_a_run_that_saw_other_lesions_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "patients", "what"),
-    [(["ISIC_2"], ["IP_8"], "1 images of this run"), (["ISIC_9"], ["IP_1"], "1 images of patients of this run")],
+    [(["ISIC_2"], ["IP_8"], "images"), (["ISIC_9"], ["IP_1"], "images of patients")],
 )
 def test_a_run_that_saw_val_or_test_is_refused(tmp_path: Path, ids: list[str], patients: list[str], what: str) -> None:
-    with pytest.raises(BadInput, match=f"has learned from {what}'s val or test: {ids[0]}"):
+    with pytest.raises(BadInput, match=f"has learned from {what} of this run's val or test, 1 of them: {ids[0]}"):
         refuse_seen_before(finished(tmp_path / "before", ids, patients), held_out())
 
 
 def test_what_the_run_before_that_saw_counts_too(tmp_path: Path) -> None:
     first = finished(tmp_path / "first", ["ISIC_1"], ["IP_7"])
     second = finished(tmp_path / "second", ["ISIC_9"], ["IP_9"], init_from=first)
-    with pytest.raises(BadInput, match="first has learned from 1 images"):
+    with pytest.raises(BadInput, match="first has learned from images"):
         refuse_seen_before(second, held_out())
 
 
+def test_a_run_whose_epoch_was_chosen_on_this_test_is_refused(tmp_path: Path) -> None:
+    """Its val is this run's test; a val in common is taken, since val chooses here too."""
+    folder = finished(tmp_path / "before", ["ISIC_9"], ["IP_9"])
+    for image_id, part in (("ISIC_1", "val"), ("ISIC_2", "test")):
+        split = tmp_path / f"{part}.csv"
+        parts = {tables.IMAGE_ID: [image_id, "ISIC_9"], tables.PART: ["val", "train"]}
+        tables.write_table(split, pl.DataFrame(parts))
+        settings = f"select: best_val\ndata:\n  split: {split}\n  fold: null\nmodel:\n  init_from: null\n"
+        (folder / run.CONFIG).write_text(settings)
+        if part == "val":
+            refuse_seen_before(folder, held_out())
+    with pytest.raises(BadInput, match="has chosen its epoch on images of this run's val or test, 1 of them: ISIC_2"):
+        refuse_seen_before(folder, held_out())
+
+
 def test_a_folder_without_a_mix_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "before", ["ISIC_9"], ["IP_9"])
+    (folder / run.MIX).unlink()
     with pytest.raises(BadInput, match=r"has no mix\.parquet, so what it saw is unknown"):
-        refuse_seen_before(tmp_path, held_out())
+        refuse_seen_before(folder, held_out())
+    with pytest.raises(BadInput, match="no such folder"):
+        refuse_seen_before(tmp_path / "nowhere", held_out())

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from lesionforge import run
 from lesionforge.data.loader import Batch, Images, load_batches
 from lesionforge.errors import BadInput
 
@@ -32,7 +33,14 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if not has_it.get(device, True):
         raise BadInput(f"hardware.device: {device} asked for and none found; use --hardware.device cpu, or auto")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice, with other settings
-    return Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    on_cpu = device == "cpu" or (device == "auto" and not any(has_it.values()))
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    if accelerator.num_processes != run.num_processes():  # they would all write to the same run
+        raise BadInput(
+            f"torchrun started {run.num_processes()} processes, and they do not find each other on "
+            f"{accelerator.device.type}; use cpu or cuda by --hardware.device, or start one process"
+        )
+    return accelerator
 
 
 def seed_device(entropy: Sequence[int], device: torch.device) -> None:

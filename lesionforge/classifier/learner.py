@@ -239,7 +239,8 @@ class Learner:
         """Logits of a table's images by the average where one is kept, else by the present weights. (N,) float64,
         on every process, each having scored its share; fewer where `stopped` came true on the way.
         """
-        ranks.share_buffers(self.accelerator, self.raw)
+        ranks.share_tensors(self.accelerator, self.raw.buffers())
+        ranks.share_tensors(self.accelerator, self.average.tensors.values() if self.average else ())
         rows = ranks.share_of(self.accelerator, len(table))
         with self.lent(self.average.tensors if self.average else {}), self.accelerator.autocast():
             scorer = inference.torch_scorer(self.raw, self.normalise, self.accelerator.device)

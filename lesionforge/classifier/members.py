@@ -5,13 +5,14 @@ OUT/predictions/val.parquet   every image of every fold, scored by models that d
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from lesionforge import run, tables
-from lesionforge.classifier import inference, trained
+from lesionforge.classifier import inference, start, trained, training_data
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.data.parts import NEVER_HELD_OUT, part_of, read_split, read_split_table
 from lesionforge.data.store import open_store
@@ -45,6 +46,25 @@ def member_configs(config: TrainConfig) -> dict[str, TrainConfig]:
     return configs
 
 
+def check_members(configs: Mapping[str, TrainConfig]) -> None:
+    """Refuse before the first training what would be refused at the last: a start that saw its val, a val of one class.
+
+    Raises:
+        BadInput: the first such member.
+    """
+    for name, config in configs.items():
+        assert config.data.fold != "all"
+        samples = open_store(config.data.store).samples()
+        parts = read_split(config.data.split, config.data.fold)
+        try:
+            if config.val_every:
+                training_data.require_both_classes(part_of(samples, parts, tables.VAL), config.data.split)
+            if config.model.init_from is not None:
+                start.refuse_seen_before(config.model.init_from, training_data.held_out_of(samples, parts))
+        except BadInput as error:
+            raise BadInput(f"{name}: {error}") from error
+
+
 def folds_of(split: Path) -> list[int | None]:
     table = read_split_table(split)
     if tables.FOLD not in table.columns:
@@ -76,7 +96,7 @@ def write_out_of_fold(out: Path, names: list[str], num_threads: int, accelerator
     write_json(out / run.INPUTS, {"split_name": inputs[0]["split_name"], "members": by_member})
     run.mark_done(out, members=names, **found)
     log.info(
-        "%s: %d models, %s lesions scored by models that did not see them: pAUC %.4f, AUC %.4f", out, len(names),
+        "%s: %d models, %s lesions scored by models that did not train on them: pAUC %.4f, AUC %.4f", out, len(names),
         f"{len(table):,}", *(np.nan if value is None else value for value in found.values()),
     )  # fmt: skip
 

@@ -4,14 +4,13 @@ Process 0 writes the run folder; all of them make the same steps.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
 
 from lesionforge import run
 from lesionforge.config import Config
@@ -54,10 +53,10 @@ def share_of(accelerator: Accelerator, num: int) -> range:
     return range(first, last)
 
 
-def share_buffers(accelerator: Accelerator, module: nn.Module) -> None:
-    """Give every process the running statistics of process 0, whose weights are the ones that are saved."""
+def share_tensors(accelerator: Accelerator, tensors: Iterable[torch.Tensor]) -> None:
+    """Give every process those of process 0, whose weights and running statistics are the ones that are saved."""
     if accelerator.num_processes > 1:
-        for tensor in module.buffers():
+        for tensor in tensors:
             torch.distributed.broadcast(tensor, 0)
 
 

@@ -1,11 +1,14 @@
 """The settings of `lesionforge train`, in the sections that its recipes have."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from lesionforge.config import AugmentConfig, Config, MixConfig, TrainHardwareConfig
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0)]
 
 
 class DataConfig(Config):
@@ -25,7 +28,7 @@ class DataConfig(Config):
     fresh_benign: an epoch holds each malignant image once and benign_per_malignant times as many benign ones, others
     in every epoch."""
     benign_per_malignant: int = Field(1, ge=1)
-    """For the sampler fresh_benign."""
+    """For the sampler fresh_benign only."""
     samples_per_epoch: int | None = Field(None, ge=1)
     """Images drawn in one epoch; none takes the number of images in the mix. Not for the sampler fresh_benign."""
     image_size: int | None = Field(None, ge=16, le=1024)
@@ -37,6 +40,10 @@ class DataConfig(Config):
     def length_of_a_fresh_epoch(self) -> "DataConfig":
         if self.sampler == "fresh_benign" and self.samples_per_epoch is not None:
             raise ValueError("samples_per_epoch: the sampler fresh_benign has a length of its own; leave it away")
+        if self.sampler != "fresh_benign" and self.benign_per_malignant != 1:
+            raise ValueError(
+                f"benign_per_malignant: sampler {self.sampler} does not use it; set sampler to fresh_benign"
+            )
         return self
 
 
@@ -66,6 +73,14 @@ class LossConfig(Config):
     def positive(self) -> "LossConfig":
         if self.positive_weight != "balanced" and self.positive_weight <= 0:
             raise ValueError(f"positive_weight: found {self.positive_weight}, expected a number above 0, or balanced")
+        unused = {
+            "focal_gamma": (self.kind == "focal", "set kind to focal"),
+            "mix_probability": (self.mixup > 0 or self.cutmix > 0, "set mixup or cutmix above 0"),
+            "auxiliary_weight": (self.auxiliary is not None, "set auxiliary to a diagnosis column"),
+        }
+        for name, (is_used, cure) in unused.items():
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: nothing uses it here; {cure}, or leave it away")
         return self
 
 
@@ -80,7 +95,7 @@ class ModelConfig(Config):
     """Run folder whose weights this run starts from, instead of `weights`; it must not have seen val or test."""
     mean: tuple[float, float, float] | None = None
     """Mean of the normalisation, RGB in [0, 1]; none takes the weights' own."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Above0, Above0, Above0] | None = None
     """Standard deviation of the normalisation; none takes the weights' own."""
     drop_path_rate: float | None = Field(None, ge=0, lt=1)
     """Stochastic depth: share of the residual blocks that a training step leaves out; none takes timm's default."""
@@ -106,12 +121,12 @@ class OptimConfig(Config):
     layer_decay: float | None = Field(None, gt=0, le=1)
     """Each layer learns at this share of the rate of the layer above it; none gives all the same."""
     min_lr: float = Field(1e-6, ge=0)
-    """Learning rate of the last step."""
+    """Learning rate of the last step, where that is below lr."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of all steps in which the learning rate rises to its peak."""
     weight_decay: float = Field(0.05, ge=0)
     """AdamW's; not on biases, norm scales and position embeddings."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's moments."""
     clip_grad_norm: float | None = Field(1.0, gt=0)
     """Largest gradient norm of a step; none clips nothing."""

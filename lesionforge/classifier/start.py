@@ -6,6 +6,7 @@ import polars as pl
 
 from lesionforge import run, tables
 from lesionforge.classifier import model, trained
+from lesionforge.data.parts import read_split
 from lesionforge.errors import BadInput
 from lesionforge.recipe import read_recipe
 
@@ -39,16 +40,26 @@ def refuse_seen_before(init_from: Path, held_out: pl.DataFrame) -> None:
     folder: Path | None = init_from
     while folder is not None and folder.resolve() not in seen_runs:
         seen_runs.add(folder.resolve())
+        trained.require_trained(folder)
         if not (folder / run.MIX).is_file():
             raise BadInput(f"model.init_from: {folder} has no {run.MIX}, so what it saw is unknown; name another run")
-        mix = tables.read_table(folder / run.MIX)
+        mix, settings = tables.read_table(folder / run.MIX), read_recipe(folder / run.CONFIG).settings
         for column, what in ((tables.IMAGE_ID, "images"), (tables.PATIENT_ID, "images of patients")):
-            seen = mix.filter(pl.col(column).is_in(held_out[column].drop_nulls().implode()))
-            if len(seen):
-                raise BadInput(
-                    f"model.init_from: {folder} has learned from {len(seen):,} {what} of this run's val or test: "
-                    f"{tables.in_short(seen[tables.IMAGE_ID].to_list())}; its scores would mean nothing, start from a "
-                    "run on the same split and fold"
-                )
-        before = read_recipe(folder / run.CONFIG).settings.get("model", {}).get("init_from")
+            refuse_shared(folder, f"learned from {what}", mix, held_out, column)
+        if settings.get("select") == "best_val":  # a val in common is no new harm: it chooses the epoch here too
+            test = held_out.filter(pl.col(tables.PART) == tables.TEST)
+            parts = read_split(Path(settings["data"]["split"]), settings["data"]["fold"])
+            val = parts.filter(pl.col(tables.PART) == tables.VAL)
+            refuse_shared(folder, "chosen its epoch on images", val, test, tables.IMAGE_ID)
+        before = settings.get("model", {}).get("init_from")
         folder = None if before is None else Path(before)
+
+
+def refuse_shared(folder: Path, how: str, seen: pl.DataFrame, held_out: pl.DataFrame, column: str) -> None:
+    shared = seen.filter(pl.col(column).is_in(held_out[column].drop_nulls().implode()))
+    if len(shared):
+        raise BadInput(
+            f"model.init_from: {folder} has {how} of this run's val or test, {len(shared):,} of them: "
+            f"{tables.in_short(shared[tables.IMAGE_ID].to_list())}; scores would mean nothing, start from a run on the "
+            "same split and fold"
+        )

@@ -42,6 +42,8 @@ def train(config: TrainConfig) -> None:
             if done:
                 return
             runs = members.member_configs(config)
+            with ranks.same_fate(accelerator):
+                members.check_members(runs)
             keep()
             for name, member in runs.items():
                 log.info("%s", name)
@@ -77,7 +79,8 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
         val_cache: dict[int, np.ndarray] | None = {} if config.hardware.cache != "none" else None
 
         def lr_of(step: int) -> float:
-            return optim.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, config.optim.min_lr)
+            least = min(config.optim.min_lr, config.optim.lr)
+            return optim.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, least)
 
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
         with run.stop_signals() as stop_signal:  # before this there is nothing to save: a signal ends the process
@@ -164,7 +167,10 @@ def score_val(
 def is_stopping_early(config: TrainConfig, learner: "Learner") -> bool:
     if config.select != "best_val" or not config.optim.patience or learner.scorings_since_best < config.optim.patience:
         return False
-    log.info("no better pAUC for %d scorings: stopping early", config.optim.patience)
+    log.info(
+        "no better pAUC in %d scorings: stopping early, with the weights of epoch %d", config.optim.patience,
+        learner.best_epoch,
+    )  # fmt: skip
     return True
 
 

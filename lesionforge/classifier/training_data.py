@@ -23,7 +23,7 @@ class TrainingData(NamedTuple):
     stores: list[Store]  # the real one first
     mix: pl.DataFrame  # image_id, patient_id, target, source, store
     val: pl.DataFrame  # rows of the real store
-    held_out: pl.DataFrame  # rows of val and test
+    held_out: pl.DataFrame  # rows of val and test, with their part
 
 
 def read_data(
@@ -52,14 +52,24 @@ def read_data(
         raise BadInput(f"{out} was started on other data: a store or the split was altered; name another --out")
     samples = stores[0].samples()
     val = part_of(samples, parts, tables.VAL)
-    if scores_val and val[tables.TARGET].n_unique() != 2:
-        raise BadInput(f"{split}: part val has {len(val):,} images and not both classes; set val_every to 0")
-    held_out = samples.join(parts.filter(pl.col(tables.PART) != tables.TRAIN), on=tables.IMAGE_ID, how="semi")
+    if scores_val:
+        require_both_classes(val, split)
+    held_out = held_out_of(samples, parts)
     if not (out / run.MIX).exists():
         generated = [each.samples() for each in stores[1:]]
         refuse_seen(generated, held_out)
         tables.write_table(out / run.MIX, draw_mix(part_of(samples, parts, tables.TRAIN), generated, **mix))
     return TrainingData(stores, tables.read_table(out / run.MIX), val, held_out)
+
+
+def held_out_of(samples: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
+    """The rows of val and test, with the column part."""
+    return samples.join(parts.filter(pl.col(tables.PART) != tables.TRAIN), on=tables.IMAGE_ID, how="inner")
+
+
+def require_both_classes(val: pl.DataFrame, split: Path) -> None:
+    if val[tables.TARGET].n_unique() != 2:
+        raise BadInput(f"{split}: part val has {len(val):,} images and not both classes; set val_every to 0")
 
 
 class Orders(NamedTuple):
@@ -128,4 +138,7 @@ def diagnosis_classes(data: TrainingData, column: str) -> np.ndarray:
         )
     num_known = len(diagnoses) - diagnoses.null_count()
     log.info("second head: %d classes of %s, known for %d of %d images", len(names), column, num_known, len(diagnoses))
+    for target, name in ((0, "benign"), (1, "malignant")):
+        if not diagnoses.filter(data.mix[tables.TARGET] == target).drop_nulls().len():
+            log.warning("second head: no %s image has a %s; it only tells the others apart", name, column)
     return diagnoses.replace_strict(names, list(range(len(names))), default=-1, return_dtype=pl.Int64).to_numpy()
