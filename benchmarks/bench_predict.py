@@ -3,10 +3,10 @@
     python benchmarks/bench_predict.py [--rounds 5] [--batch 32] [--no-compile] [--write]
 
 Every side is a process of its own; times are medians. Models have seen a few training steps, so that batch norms have
-statistics and logits differ; their last layer is then scaled so that logits have a standard deviation of about 1. "Freed memory kept" shows what of a ratio is the C library's: fetching fresh pages for
-each layer costs more on some machines than on others. Errors are the largest difference of a logit; the spread of the
-logits (standard deviation) stands beside the first row. The compiled sides need a C++ compiler and some minutes; ONNX
-Runtime needs extra `export`.
+statistics and logits differ; their last layer is then scaled so that logits have a standard deviation of about 1.
+"Freed memory kept" shows what of a ratio is the C library's: fetching fresh pages for each layer costs more on some
+machines than on others. Errors are the largest difference of a logit; the spread of the logits (standard deviation)
+stands beside the first row. The compiled sides need a C++ compiler and some minutes; ONNX Runtime needs extra `export`.
 """
 
 import argparse

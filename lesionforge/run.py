@@ -84,12 +84,16 @@ def already_done(out: Path, config: Config) -> bool:
     """True where `out` holds the finished run of this very config; False where there is work to do.
 
     Raises:
-        BadInput: `out` holds a run of another config (the keys that differ are named), or something else.
+        BadInput: `out` holds a run of another verb, of another config (the keys that differ are named), or something
+            else.
     """
     if not out.exists() or (out.is_dir() and not any(not entry.name.endswith(PARTIAL) for entry in out.iterdir())):
         return False
     if not (out / CONFIG).is_file():
         raise BadInput(f"{out} exists and is not a run folder (no {CONFIG} in it); name another folder with --out")
+    made_by, verb = verb_of(out), type(config).__name__.removesuffix("Config").lower()
+    if made_by not in (verb, None):
+        raise BadInput(f"{out} was made by `lesionforge {made_by}`, not by {verb}; name another folder with --out")
     differences = differing_keys(read_recipe(out / CONFIG).settings, config)
     if differences:
         listed = "; ".join(
@@ -102,6 +106,13 @@ def already_done(out: Path, config: Config) -> bool:
         log.info("%s: finished already, nothing to do", out)
         return True
     return False
+
+
+def verb_of(folder: Path) -> str | None:
+    """What made a folder, by the first line of its config; None where that does not say it."""
+    with open(folder / CONFIG, errors="replace") as file:
+        words = file.readline().split()
+    return words[2] if words[:2] == ["#", "lesionforge"] and len(words) > 2 else None
 
 
 def differing_keys(stored: Any, config: Config) -> list[tuple[str, Any, Any]]:

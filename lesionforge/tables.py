@@ -49,7 +49,9 @@ CALIBRATION = "calibration"  # "raw", or how the scores were calibrated
 KIND, METHOD, CELLS, MASK = "kind", "method", "cells", "mask"
 FOCUS, AREA_SHARE, PERFECT_FOCUS, RANDOM_FOCUS = "focus", "area_share", "perfect_focus", "random_focus"
 OVER_AREA, OVER_RANDOM, RANK_CORRELATION = "over_area", "over_random", "rank_correlation"
-NUM_EMPTY, OTHER_RUN, DIFFERENCE, VERDICT = "num_empty", "other_run", "difference", "verdict"
+NUM_BENIGN, FOCUS_MALIGNANT, FOCUS_BENIGN = "num_benign", "focus_malignant", "focus_benign"
+NUM_EMPTY, NUM_WITHOUT_MASK = "num_empty", "num_without_mask"
+OTHER_RUN, DIFFERENCE, VERDICT = "other_run", "difference", "verdict"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one

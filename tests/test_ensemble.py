@@ -13,7 +13,7 @@ from lesionforge import metrics
 from lesionforge.errors import BadInput
 from lesionforge.evaluation import combining
 from lesionforge.evaluation.ensemble import EnsembleConfig, ensemble
-from lesionforge.evaluation.evaluate import EvaluateConfig, evaluate
+from lesionforge.evaluation.evaluate import CalibrationConfig, EvaluateConfig, evaluate
 from lesionforge.evaluation.submit import SubmitConfig, submit
 from lesionforge.resolve import resolve
 
@@ -283,3 +283,44 @@ def test_two_runs_of_the_same_name_are_told_apart(tmp_path):
     paths = tuple(make_run(tmp_path / place / "x", val=member(VAL, i)) for i, place in enumerate("pq"))
     ensemble(EnsembleConfig(runs=paths, out=tmp_path / "e"))
     assert list(weights_of(tmp_path / "e")["weights"]) == [str(path) for path in paths]
+
+
+def notes_of(folder):
+    return scores_of(folder / "evaluation")["parts"]["val"]["notes"]
+
+
+def test_evaluate_says_beside_val_what_was_chosen_on_val(runs, tmp_path, capsys):
+    (runs[1] / "config.yaml").write_text("select: best_val\n")
+    of_weights = "val: the weights of the ensemble were chosen on these lesions, so this score flatters"
+    of_member = "val: of a member the epoch was chosen by its pAUC on these lesions, so this score flatters"
+    expected = {"equal": [of_member], "val": [of_weights, of_member]}
+    for weights, notes in expected.items():
+        ensemble(EnsembleConfig(runs=runs, out=tmp_path / weights, weights=weights))
+        assert of_member in capsys.readouterr().out
+        evaluate(EvaluateConfig(run=tmp_path / weights))
+        assert [note for note in notes_of(tmp_path / weights) if "flatters" in note] == notes
+        printed = capsys.readouterr().out
+        assert all(printed.count(note) == 1 for note in notes)
+
+
+def test_ranks_are_not_judged_as_probabilities(runs, tmp_path, capsys):
+    ensemble(EnsembleConfig(runs=runs, out=tmp_path / "e", combine="ranks"))
+    evaluate(EvaluateConfig(run=tmp_path / "e"))
+    for found in scores_of(tmp_path / "e/evaluation")["parts"].values():
+        assert found["calibration"]["versions"] == {}
+        assert found["scores"]["pauc"]["estimate"] is not None
+    printed = capsys.readouterr().out
+    assert "calibration: undefined, ranks are no probabilities" in printed
+    assert "Brier" not in printed
+    assert not (tmp_path / "e/evaluation/reliability.png").exists()
+    asked = CalibrationConfig(methods=("temperature",))
+    with pytest.raises(BadInput, match="no probabilities and have no log-odds; combine probabilities or logits"):
+        evaluate(EvaluateConfig(run=tmp_path / "e", calibration=asked, out=tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+
+
+def test_the_prior_of_an_ensemble_is_not_in_its_folder(runs, tmp_path):
+    ensemble(EnsembleConfig(runs=runs, out=tmp_path / "e"))
+    asked = CalibrationConfig(methods=("prior",), prevalence=0.001)
+    with pytest.raises(BadInput, match=r"\(no mix\.parquet in it\).*give it with --calibration\.training-prior"):
+        evaluate(EvaluateConfig(run=tmp_path / "e", calibration=asked))

@@ -193,6 +193,8 @@ def test_truth_is_checked_both_ways(tmp_path):
     with pytest.raises(BadInput) as error:
         evaluate(EvaluateConfig(run=folder, truth=tmp_path / "truth.csv"))
     assert "2 of the truth have no prediction: ISIC_00000000, ISIC_00000010" in str(error.value)
+    assert "name the right predictions, with --names NAME or" in str(error.value)
+    assert "score that store with `lesionforge predict --store`" in str(error.value)
     assert "3 predicted have neither a target nor a truth: ISIC_0000000, ISIC_0000001, ISIC_0000002" in str(error.value)
     folder = make_run(tmp_path / "z", test=table)
     truth.with_columns(target=1 - pl.col("target")).write_csv(tmp_path / "wrong.csv")
@@ -419,7 +421,7 @@ def test_calibration_that_cannot_be_is_refused(trained, tmp_path):
     with pytest.raises(ValidationError, match=r"needs --calibration\.prevalence"):
         CalibrationConfig(methods=("prior",))
     with pytest.raises(ValidationError):
-        CalibrationConfig(prevalence=1.0)
+        CalibrationConfig(methods=("prior",), prevalence=1.0)
     with pytest.raises(BadInput, match="not a training run"):
         evaluate(EvaluateConfig(run=trained, calibration=CalibrationConfig(methods=("prior",), prevalence=0.001)))
     predictions(1).write_csv(tmp_path / "test.csv")
@@ -450,3 +452,81 @@ def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path, capsys):
     assert scores_of(tmp_path / "out")["parts"]["test"]["calibration"]["versions"] == {}
     assert "undefined, scores outside [0, 1] are no probabilities" in capsys.readouterr().out
     assert not (tmp_path / "out" / "reliability.png").exists()
+
+
+def test_settings_of_the_prior_without_the_prior_are_refused():
+    wrong = {
+        "--calibration.prevalence and --calibration.training-prior: found no methods": {
+            "prevalence": 0.001,
+            "training_prior": 0.3,
+        },
+        "--calibration.prevalence: found methods temperature, isotonic": {
+            "prevalence": "val",
+            "methods": ("temperature", "isotonic"),
+        },
+        "--calibration.training-prior: found no methods.*; add --calibration.methods prior": {"training_prior": 0.3},
+    }
+    for message, settings in wrong.items():
+        with pytest.raises(ValidationError, match=message):
+            CalibrationConfig(**settings)
+    CalibrationConfig(methods=("prior_temperature",), prevalence=0.001, training_prior=0.3)
+
+
+# ---------------------------------------------------------------------------------- what was chosen on val, and further
+
+
+def write_recipe(folder, text):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(text)
+
+
+def notes_of(folder, part):
+    return [note for note in scores_of(folder / "evaluation")["parts"][part]["notes"] if note.startswith("val: ")]
+
+
+CHOSEN = "val: the epoch was chosen by its pAUC on these lesions, so this score flatters"
+
+
+def test_an_epoch_chosen_on_val_is_said_beside_the_scores_of_val(trained, capsys):
+    write_recipe(trained, "select: best_val\n")
+    evaluate(EvaluateConfig(run=trained))
+    assert notes_of(trained, "val") == [CHOSEN]
+    assert notes_of(trained, "test") == []
+    assert capsys.readouterr().out.count(f"  - {CHOSEN}\n") == 1
+
+
+def test_the_last_epoch_is_not_chosen_on_val(trained):
+    write_recipe(trained, "select: last\n")
+    evaluate(EvaluateConfig(run=trained))
+    assert notes_of(trained, "val") == []
+
+
+@pytest.mark.parametrize("place", [".", "members/fold-1-seed-0"])
+def test_of_a_group_the_own_recipe_or_a_members_is_read(place, trained):
+    write_recipe(trained / "members/fold-0-seed-0", "select: last\n")
+    write_recipe(trained / place, "select: best_val\n")
+    evaluate(EvaluateConfig(run=trained))
+    assert notes_of(trained, "val") == [CHOSEN]
+
+
+def test_further_predictions_of_the_run_are_scored(trained, tmp_path):
+    """Here other scores of test's very images, with the targets in a file."""
+    hidden = predictions(1, "test", first_id=5000).with_columns(score=pl.col("score") ** 2).drop("target", "logit")
+    make_run(trained, again=hidden)
+    predictions(1, "test", first_id=5000).select("image_id", "target").write_csv(tmp_path / "truth.csv")
+    evaluate(EvaluateConfig(run=trained, names=("again",), truth=tmp_path / "truth.csv"))
+    found = scores_of(trained / "evaluation")
+    assert list(found["parts"]) == ["val", "test", "again"]
+    assert "predictions of again" in found["sources"]
+    test, again = (found["parts"][part] for part in ("test", "again"))
+    assert test["scores"]["pauc"] == again["scores"]["pauc"]  # a square keeps the order
+    assert test["num_images"] == again["num_images"] == 480
+
+
+def test_further_predictions_that_are_not_there_are_named(trained):
+    with pytest.raises(BadInput, match="no predictions night; make them with `lesionforge predict --name`"):
+        evaluate(EvaluateConfig(run=trained, names=("night",)))
+    with pytest.raises(BadInput, match="expected a plain file name"):
+        evaluate(EvaluateConfig(run=trained, names=("../x",)))
+    with pytest.raises(ValidationError, match="names are of the predictions of a run"):
+        EvaluateConfig(predictions=Path("x.csv"), out=Path("y"), names=("z",))

@@ -1,4 +1,4 @@
-"""The lesions to explain: malignant first, at random by seed, half and half in the figures, with their masks."""
+"""The lesions to explain: half of each class until one runs out, at random by seed, with their masks."""
 
 import logging
 from pathlib import Path
@@ -16,15 +16,43 @@ from lesionforge.errors import BadInput
 COLUMNS = [tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET]
 
 
-def test_malignant_first_then_benign_then_unlabelled(blobs: Path) -> None:
+def counts(chosen: pl.DataFrame) -> tuple[int, int, int]:
+    targets = chosen[tables.TARGET].to_list()
+    return targets.count(1), targets.count(0), targets.count(None)
+
+
+@pytest.mark.parametrize(
+    ("held", "num_images", "expected"),
+    [
+        ((500, 500, 0), 64, (32, 32, 0)),  # many malignant ones leave room for benign ones
+        ((10, 500, 50), 64, (10, 54, 0)),
+        ((500, 10, 50), 64, (54, 10, 0)),
+        ((10, 10, 50), 64, (10, 10, 44)),
+        ((10, 10, 0), 64, (10, 10, 0)),
+        ((500, 500, 0), 7, (3, 4, 0)),
+        ((0, 0, 9), 5, (0, 0, 5)),
+        ((500, 0, 0), 5, (5, 0, 0)),
+    ],
+)
+def test_half_malignant_and_half_benign_until_a_class_runs_out(
+    held: tuple[int, int, int], num_images: int, expected: tuple[int, int, int]
+) -> None:
+    targets = [target for target, count in zip((1, 0, None), held, strict=True) for _ in range(count)]
+    samples = pl.DataFrame(
+        {tables.IMAGE_ID: [f"ISIC_{i}" for i in range(len(targets))], tables.TARGET: pl.Series(targets, dtype=pl.Int8)}
+    )
+    chosen = choose(samples, num_images, 0)
+    assert counts(chosen) == expected
+    assert chosen[tables.IMAGE_ID].n_unique() == len(chosen)
+
+
+def test_the_draw_repeats_by_its_seed(blobs: Path) -> None:
     samples = open_store(blobs).samples(COLUMNS)
     chosen = choose(samples, 50, 0)
-    assert chosen[tables.TARGET].to_list() == [1] * 30 + [0] * 20
+    assert chosen[tables.TARGET].to_list() == [1] * 25 + [0] * 25
     assert chosen.equals(choose(samples, 50, 0))
     assert chosen[tables.IMAGE_ID].to_list() != choose(samples, 50, 1)[tables.IMAGE_ID].to_list()
     assert len(choose(samples, 1000, 0)) == 120
-    unknown = samples.with_columns(pl.when(pl.col(tables.TARGET) == 1).then(1).cast(pl.Int8).alias(tables.TARGET))
-    assert choose(unknown, 31, 0)[tables.TARGET].to_list() == [1] * 30 + [None]
 
 
 @pytest.mark.parametrize(
@@ -68,4 +96,4 @@ def test_estimated_masks_and_lesions_without_one(blobs: Path, tmp_path: Path, ca
     write_masks(tmp_path / "masks.npz", ids, [pack([np.zeros((50, 50), bool), *[np.ones((50, 50), bool)] * 2])])
     with caplog.at_level(logging.WARNING, "lesionforge"):
         read_lesions(store, chosen, tmp_path / "masks.npz")
-    assert f"1 lesions have no mask and are not measured: {ids[0]}" in caplog.text
+    assert f"1 lesion has no mask and is not measured: {ids[0]}" in caplog.text

@@ -41,7 +41,7 @@ def write_run(out: Path, blobs: Path, blob_split: Path, settings: dict[str, Any]
     tables.write_table(out / run.MIX, mix)
     write_json(out / run.INPUTS, {"stores": [store.digest], "split": "0" * 64, "split_name": "given file split.csv"})
     sha256 = checkpoint.save_tensors(out / run.WEIGHTS, built.model.state_dict())
-    run.mark_done(out, weights_sha256=sha256, weights_epoch=3, model=built.facts(), num_steps=10)
+    run.mark_done(out, weights_sha256=sha256, weights_epoch=3, model=built.facts(), num_steps=1200)
     return out
 
 
@@ -176,6 +176,8 @@ def test_what_an_onnx_file_cannot_do(exported: Path, blobs: Path, tmp_path: Path
 
 def test_the_card(runs: Path, exported: Path, blobs: Path) -> None:
     card = (exported / run.CARD).read_text()
+    config = TrainConfig.model_validate(trained.read_config(runs / "plain"))
+    epochs = config.optim.epochs
     _, front, body = card.split("---\n", 2)
     meta = yaml.safe_load(front)
     assert (meta["license"], meta["library_name"], meta["pipeline_tag"]) == ("other", "timm", "image-classification")
@@ -189,11 +191,14 @@ def test_the_card(runs: Path, exported: Path, blobs: Path) -> None:
         "val chose none of them",
         open_store(blobs).digest,
         "Split: given file split.csv",
+        f"1,200 steps of {config.data.batch_size} images, {epochs} of {epochs} epochs; the weights",
         "54 real benign, 18 real malignant (72 in all)",
         sha256_of_file(exported / run.MODEL_WEIGHTS),
         "mean (0.5, 0.5, 0.5), standard deviation (0.5, 0.5, 0.5)",
         'timm.create_model("local-dir:',
         "`images` uint8 (batch, 32, 32, 3)",
+        "Checked: the logits of ONNX Runtime and PyTorch differ by at most ",
+        "of the largest logit (1; never counted below 1): within the tolerance of 1e-05.",
         f"| pauc | {scores['estimate']:.4f} | {scores['low']:.4f} to {scores['high']:.4f} |",
         "### test",
         "  store: blobs\n",  # not where it lies on this machine
@@ -202,6 +207,24 @@ def test_the_card(runs: Path, exported: Path, blobs: Path) -> None:
     assert str(runs) not in card
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert TrainConfig.model_validate(recipe).model.name == "test_resnet"
+
+
+def test_the_card_says_how_long_it_trained(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
+    settings = {
+        "data": {"batch_size": 16},
+        "model": {"name": "test_resnet", "weights": "random"},
+        "optim": {"epochs": 8, "patience": 2},
+    }
+    folder = write_run(tmp_path / "run", blobs, blob_split, settings, select="best_val")
+    with pytest.raises(BadInput, match=r"metrics.jsonl: missing or empty, so nothing says when training stopped"):
+        export(ExportConfig(run=folder, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    rows = [{"step": 240 * epoch, "epoch": epoch} for epoch in range(1, 9)]
+    for num, words in {5: "5 of 8 epochs, stopped early;", 8: "8 of 8 epochs;"}.items():
+        (folder / run.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows[:num]))
+        export(ExportConfig(run=folder, out=tmp_path / words[:1]))
+        card = (tmp_path / words[:1] / run.CARD).read_text()
+        assert f"1,200 steps of 16 images, {words} the weights are those of epoch 3." in card
 
 
 def test_the_card_of_a_run_without_scores(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
@@ -229,6 +252,8 @@ def test_an_export_is_made_once_and_of_one_runs_weights(runs: Path, exported: Pa
     assert (exported / run.CARD).stat().st_mtime_ns == before
     with pytest.raises(BadInput, match="holds a run of another config"):
         export(ExportConfig(run=runs / "plain", out=exported))
+    with pytest.raises(BadInput, match=r"plain was made by `lesionforge train`, not by export; name another folder"):
+        export(ExportConfig(run=runs / "plain", out=runs / "plain"))
 
 
 def test_a_run_that_cannot_be_exported(runs: Path, blobs: Path, tmp_path: Path) -> None:

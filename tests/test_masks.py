@@ -39,6 +39,11 @@ def test_an_unknown_id_a_missing_and_a_wrong_file_are_named(tmp_path: Path) -> N
     (tmp_path / "text.npz").write_text("isic_id,target\n")
     with pytest.raises(BadInput, match="not a file of masks"):
         open_masks(tmp_path / "text.npz")
+    (tmp_path / "one.jpg").write_bytes(b"\xff\xd8\xff\xe0 no array")
+    with pytest.raises(BadInput) as refused:  # numpy's own words would advise to load it unsafely
+        open_masks(tmp_path / "one.jpg")
+    path = tmp_path / "one.jpg"
+    assert str(refused.value) == f"{path}: not a file of masks; `lesionforge phantom` writes one, true-masks.npz"
     np.savez(tmp_path / "other.npz", side=np.zeros(3))
     with pytest.raises(BadInput, match="not a file of masks"):
         open_masks(tmp_path / "other.npz")

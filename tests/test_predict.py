@@ -86,10 +86,45 @@ def test_predictions_are_made_once_and_never_of_two_things(trained: Path, blobs:
     before = path.stat().st_mtime_ns
     predict(PredictConfig(run=trained, parts=("val",)))
     assert path.stat().st_mtime_ns == before
-    with pytest.raises(BadInput, match="made with another images"):
-        predict(PredictConfig(run=trained, store=blobs, name="val"))
     with pytest.raises(BadInput, match="made with another precision"):
         predict(PredictConfig(run=trained, parts=("val",), precision="bf16"))
+    (trained / run.PREDICTIONS / "old.parquet").write_bytes(path.read_bytes())
+    shutil.copy(path.with_suffix(".json"), trained / run.PREDICTIONS / "old.json")
+    with pytest.raises(BadInput, match="made with another images"):
+        predict(PredictConfig(run=trained, store=blobs, name="old"))
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_other_images_never_take_the_place_of_the_runs_own_part(
+    name: str, trained: Path, group: Path, blobs: Path, loose: Path
+) -> None:
+    """Whether or not that part was scored: evaluate would take them for it."""
+    message = rf"name: found {name} for images that are not .*, whose split .* has that part, .*another --name"
+    for folder in (trained, group):
+        for images in ({"store": blobs}, {"images": loose / "files"}):
+            with pytest.raises(BadInput, match=message):
+                predict(PredictConfig.model_validate({"run": folder, "name": name, **images}))
+            assert not (folder / run.PREDICTIONS / "test.parquet").exists()
+    recipe = (trained / run.CONFIG).read_text().splitlines()
+    gone = [f"  split: {trained / 'gone.csv'}" if line.startswith("  split:") else line for line in recipe]
+    (trained / run.CONFIG).write_text("\n".join(gone))
+    with pytest.raises(BadInput, match=r"gone.csv may have that part \(it is not there to be read\)"):
+        predict(PredictConfig(run=trained, store=blobs, name=name))
+
+
+@pytest.mark.parametrize("fold", ["1", "all"])
+def test_folds_have_no_test_so_other_images_may_be_called_so(
+    fold: str, trained: Path, group: Path, blobs: Path, tmp_path: Path
+) -> None:
+    """The challenge's test images, as the README scores them."""
+    split_into_folds(trained, tmp_path / "folds.csv", fold)
+    split_into_folds(group, tmp_path / "folds.csv", fold)
+    for folder in (group, *([trained] if fold == "1" else [])):
+        predict(PredictConfig(run=folder, store=blobs))
+        assert len(scores_in(folder, "test")) == 120
+        for name in ("train", "val"):
+            with pytest.raises(BadInput, match=f"name: found {name} for images that are not"):
+                predict(PredictConfig(run=folder, store=blobs, name=name))
 
 
 def test_an_unfinished_part_goes_on_where_it_was(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,15 +179,20 @@ def test_a_folder_of_another_verb_is_refused(blobs: Path) -> None:
         predict(PredictConfig(run=blobs))
 
 
+def split_into_folds(folder: Path, split: Path, fold: str) -> list[str]:
+    """Make it a run of one of three folds, 40 images each; all ids."""
+    ids = [f"ISIC_{i:07d}" for i in range(120)]
+    tables.write_table(split, pl.DataFrame({tables.IMAGE_ID: ids, tables.FOLD: [i // 40 for i in range(120)]}))
+    recipe = (folder / run.CONFIG).read_text().splitlines()
+    recipe = [f"  split: {split}" if line.startswith("  split:") else line for line in recipe]
+    recipe = [f"  fold: {fold}" if line.startswith("  fold:") else line for line in recipe]
+    (folder / run.CONFIG).write_text("\n".join(recipe))
+    return ids
+
+
 def test_a_split_into_folds_has_no_test_and_val_is_scored(trained: Path, blobs: Path, tmp_path: Path) -> None:
     """The default parts are val and test; folds know val only."""
-    folds = tmp_path / "folds.csv"
-    ids = [f"ISIC_{i:07d}" for i in range(120)]
-    tables.write_table(folds, pl.DataFrame({tables.IMAGE_ID: ids, tables.FOLD: [i // 40 for i in range(120)]}))
-    recipe = (trained / run.CONFIG).read_text().splitlines()
-    recipe = [f"  split: {folds}" if line.startswith("  split:") else line for line in recipe]
-    recipe = ["  fold: 2" if line.startswith("  fold:") else line for line in recipe]
-    (trained / run.CONFIG).write_text("\n".join(recipe))
+    ids = split_into_folds(trained, tmp_path / "folds.csv", "2")
     predict(PredictConfig(run=trained))
     assert [path.name for path in (trained / run.PREDICTIONS).glob("*.parquet")] == ["val.parquet"]
     assert pl.read_parquet(trained / run.PREDICTIONS / "val.parquet")[tables.IMAGE_ID].to_list() == ids[80:]
@@ -177,7 +217,7 @@ def loose(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_store_folder_file_and_hdf5_agree(
-    trained: Path, blobs: Path, loose: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, blobs: Path, loose: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     predict(PredictConfig(run=trained, store=blobs, name="store"))
     expected = scores_in(trained, "store")[:30]
@@ -190,7 +230,9 @@ def test_store_folder_file_and_hdf5_agree(
         assert found[tables.PATIENT_ID].null_count() == found[tables.TARGET].null_count() == 30
         assert found.schema == expected.schema
     capsys.readouterr()
+    caplog.clear()
     predict(PredictConfig(run=trained, images=loose / "files" / "ISIC_0000007.jpg", name="one"))
+    assert "one.parquet: 1 image scored" in caplog.text
     only = scores_in(trained, "one").row(0, named=True)
     assert only[tables.LOGIT] == pytest.approx(expected[tables.LOGIT][7], abs=1e-6)
     printed = f"ISIC_0000007: score {only[tables.SCORE]:.6f}; research software, not a medical device\n"
@@ -276,6 +318,17 @@ def test_what_training_scored_of_a_group_is_left_alone(group: Path, caplog: pyte
     assert (group / run.PREDICTIONS / "val.parquet").read_bytes() == b"made in training"
     assert "val was scored by the training of the group; left as it is" in caplog.text
     assert len(scores_in(group, "test")) == 24
+
+
+def test_seeds_of_one_fold_have_val_only(group: Path, tmp_path: Path) -> None:
+    """With the default parts, val and test, there is nothing to do and nothing wrong."""
+    split_into_folds(group, tmp_path / "folds.csv", "0")
+    predict(PredictConfig(run=group))
+    predict(PredictConfig(run=group, parts=("val",)))
+    assert [path.name for path in (group / run.PREDICTIONS).iterdir()] == ["val.parquet"]
+    assert (group / run.PREDICTIONS / "val.parquet").read_bytes() == b"made in training"
+    with pytest.raises(BadInput, match=r"folds.csv has none of test"):
+        predict(PredictConfig(run=group, parts=("test",)))
 
 
 def test_a_group_of_all_folds_has_val_only(group: Path) -> None:

@@ -16,7 +16,7 @@ def measured(*parts, versions=("raw",)):
     found = {
         part: {
             **scoring.score_part(tables[part]["raw"], None, 100, 0),
-            "calibration": scoring.score_calibration(tables[part], False, 15, 100, 0),
+            "calibration": scoring.score_calibration(tables[part], False, False, 15, 100, 0),
         }
         for part in parts
     }
@@ -25,7 +25,7 @@ def measured(*parts, versions=("raw",)):
 
 def drawn(folder, *parts, versions=("raw",)):
     """The picture, (H, W, 3)."""
-    reliability.draw(folder / "reliability.png", "x", *measured(*parts, versions=versions), DISCLAIMER)
+    reliability.draw(folder / "reliability.png", "x", *measured(*parts, versions=versions), None, DISCLAIMER)
     return cv2.imread(str(folder / "reliability.png"))
 
 
@@ -47,11 +47,16 @@ def test_each_version_has_a_colour_of_its_own(tmp_path):
     assert not has(image, reliability.COLOURS["temperature"])
 
 
+def labels_of(figure):
+    """{label: calibration in the large} of the legend, which stands below the axes of the first part."""
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    return dict(text.rsplit(": ", 1) for text in texts)
+
+
 def test_the_fit_that_saw_the_lesions_is_not_drawn_beside_the_cross_fitted_one():
     versions = ("raw", "temperature", "temperature, cross-fitted")
-    figure = reliability.figure_of("x", *measured("val", versions=versions), DISCLAIMER)
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert [label.rpartition(":")[0] for label in labels] == ["raw", "temperature (cross-fitted)"]
+    figure = reliability.figure_of("x", *measured("val", versions=versions), None, DISCLAIMER)
+    assert list(labels_of(figure)) == ["raw", "temperature (cross-fitted)"]
     assert "not a medical device" in figure.get_supxlabel()
 
 
@@ -60,8 +65,45 @@ def test_scores_of_exactly_0_and_parts_without_malignant_bins_are_drawn(tmp_path
     found = {
         "test": {
             **scoring.score_part(table, None, 100, 0),
-            "calibration": scoring.score_calibration({"raw": table}, False, 15, 100, 0),
+            "calibration": scoring.score_calibration({"raw": table}, False, False, 15, 100, 0),
         }
     }
-    reliability.draw(tmp_path / "r.png", "x", {"test": {"raw": table}}, found, "research software")
+    reliability.draw(tmp_path / "r.png", "x", {"test": {"raw": table}}, found, None, "research software")
     assert cv2.imread(str(tmp_path / "r.png")) is not None
+
+
+def test_the_legend_hides_nothing():
+    versions = ("raw", "prior", "temperature", "prior_temperature", "isotonic")
+    figure = reliability.figure_of("x", *measured("val", "test", versions=versions), 0.001, DISCLAIMER)
+    figure.draw_without_rendering()
+    for i in range(2):
+        top, bottom = figure.axes[i], figure.axes[2 + i]
+        assert top.get_legend() is None
+        box = bottom.get_legend().get_window_extent()
+        assert not box.overlaps(top.bbox)
+        assert not box.overlaps(bottom.bbox)
+        assert box.y1 < bottom.xaxis.label.get_window_extent().y0
+        assert box.y0 > figure.texts[-1].get_window_extent().y1  # the footer
+
+
+def test_the_prevalence_that_scores_are_made_for_is_named_where_it_is_not_the_parts():
+    tables, found = measured("val", versions=("raw", "prior", "prior_temperature"))
+    named = ["raw", "prior (for 0.1 %)", "prior + temperature (for 0.1 %)"]
+    assert list(labels_of(reliability.figure_of("x", tables, found, 0.001, DISCLAIMER))) == named
+    own = found["val"]["num_malignant"] / found["val"]["num_images"]
+    assert list(labels_of(reliability.figure_of("x", tables, found, own, DISCLAIMER)))[1] == "prior"
+
+
+def test_scores_of_only_0_and_1_have_axes(tmp_path):
+    """Perfect predictions; no warning reaches the terminal (here: every warning is an error)."""
+    table = predictions(0).with_columns(score=pl.col("target").cast(pl.Float64), logit=pl.lit(None, pl.Float64))
+    for targets in (table["target"], pl.Series("target", [1] * 479 + [0], dtype=pl.Int8)):
+        perfect = table.with_columns(targets, targets.cast(pl.Float64).alias("score"))
+        calibrated = scoring.score_calibration({"raw": perfect}, False, False, 15, 100, 0)
+        found = {"test": {**scoring.score_part(perfect, None, 100, 0), "calibration": calibrated}}
+        figure = reliability.figure_of("x", {"test": {"raw": perfect}}, found, None, DISCLAIMER)
+        low, high = figure.axes[0].get_xlim()
+        assert low < 0.01
+        assert high > 1
+        reliability.draw(tmp_path / "r.png", "x", {"test": {"raw": perfect}}, found, None, DISCLAIMER)
+    assert cv2.imread(str(tmp_path / "r.png")).mean() > 200

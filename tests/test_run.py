@@ -10,6 +10,7 @@ from lesionforge import run
 from lesionforge.config import Config
 from lesionforge.errors import BadInput
 from lesionforge.files import PARTIAL
+from lesionforge.verbs import VERBS
 
 
 class SmallConfig(Config):
@@ -34,7 +35,7 @@ class OtherConfig(Config):
 def test_a_finished_run_is_left_alone_and_an_unfinished_one_gone_on_with(tmp_path: Path) -> None:
     config = SmallConfig(out=tmp_path / "r")
     assert not run.already_done(config.out, config)
-    with run.started(config.out, "train", config) as keep:
+    with run.started(config.out, "small", config) as keep:
         keep()
     assert not run.already_done(config.out, config)
     run.mark_done(config.out)
@@ -42,11 +43,30 @@ def test_a_finished_run_is_left_alone_and_an_unfinished_one_gone_on_with(tmp_pat
 
 
 def test_differing_keys_are_named_as_a_recipe_has_them(tmp_path: Path) -> None:
-    run.record(tmp_path, "train", SmallConfig(out=tmp_path))
+    run.record(tmp_path, "small", SmallConfig(out=tmp_path))
     with pytest.raises(BadInput, match=r"another config \(deep: false there, true now; name: none there, a now\)"):
         run.already_done(tmp_path, SmallConfig(out=tmp_path, deep=True, name="a"))
-    with pytest.raises(BadInput, match=r"a: none there, 0 now; .*; 10 keys in all\)"):
-        run.already_done(tmp_path, OtherConfig(out=tmp_path))
+    (tmp_path / "more").mkdir()
+    run.record(tmp_path / "more", "small", OtherConfig(out=tmp_path / "more"))
+    with pytest.raises(BadInput, match=r"a: 0 there, none now; .*; 10 keys in all\)"):
+        run.already_done(tmp_path / "more", SmallConfig(out=tmp_path / "more"))
+
+
+def test_a_folder_of_another_verb_is_called_so(tmp_path: Path) -> None:
+    run.record(tmp_path, "other", OtherConfig(out=tmp_path))
+    run.mark_done(tmp_path)
+    with pytest.raises(BadInput, match=r"was made by `lesionforge other`, not by small; name another folder with --o"):
+        run.already_done(tmp_path, SmallConfig(out=tmp_path))
+    # a config that does not say it: the keys do
+    config = tmp_path / run.CONFIG
+    config.write_text("\n".join(config.read_text().splitlines()[1:]))
+    with pytest.raises(BadInput, match="holds a run of another config"):
+        run.already_done(tmp_path, SmallConfig(out=tmp_path))
+
+
+def test_config_classes_are_named_after_their_verbs() -> None:
+    """By which a folder of another verb is known."""
+    assert all(verb.config.removesuffix("Config").lower() == name for name, verb in VERBS.items())
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
@@ -57,24 +77,24 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_refusal_before_keep_leaves_nothing(tmp_path: Path) -> None:
     config = SmallConfig(out=tmp_path / "r")
-    with pytest.raises(BadInput, match="no"), run.started(config.out, "train", config):
+    with pytest.raises(BadInput, match="no"), run.started(config.out, "small", config):
         raise BadInput("no")
     assert not config.out.exists()
-    with pytest.raises(TypeError), run.started(config.out, "train", config) as keep:
+    with pytest.raises(TypeError), run.started(config.out, "small", config) as keep:
         keep("too much")  # type: ignore[call-arg]
     assert not config.out.exists()
-    with run.started(config.out, "train", config) as keep:
+    with run.started(config.out, "small", config) as keep:
         keep()
     assert (config.out / run.CONFIG).is_file()
 
 
 def test_two_workers_in_one_folder_are_refused(tmp_path: Path) -> None:
     config = SmallConfig(out=tmp_path / "r")
-    with run.started(config.out, "train", config) as keep:
+    with run.started(config.out, "small", config) as keep:
         keep()
         with (
             pytest.raises(BadInput, match="another lesionforge is at work on it"),
-            run.started(config.out, "train", config),
+            run.started(config.out, "small", config),
         ):
             pass
     assert (config.out / run.CONFIG).is_file()
@@ -105,7 +125,7 @@ def test_a_run_whose_start_was_cut_short_is_completed(tmp_path: Path) -> None:
     (config.out / f".config.yaml.1{PARTIAL}").write_text("out:")
     assert not run.already_done(config.out, config)
     for _ in range(2):
-        with run.started(config.out, "train", config) as keep:
+        with run.started(config.out, "small", config) as keep:
             keep()
         assert {path.name for path in config.out.iterdir()} == {run.CONFIG, run.ENVIRONMENT, run.LOG}
         (config.out / run.ENVIRONMENT).unlink()

@@ -84,9 +84,10 @@ def by_autograd(built: model.Built, images: torch.Tensor, layer: nn.Module, meth
             heat = (gradient.mean(dim=(1, 2), keepdim=True) * activation).sum(dim=0).clamp(min=0)
         elif method == "hirescam":
             heat = (gradient * activation).sum(dim=0)
-        else:  # equation 19 of Grad-CAM++, with the library's epsilon
-            alpha = gradient**2 / (2 * gradient**2 + activation.sum(dim=(1, 2), keepdim=True) * gradient**3 + 1e-6)
-            weight = (gradient.clamp(min=0) * alpha).sum(dim=(1, 2), keepdim=True)
+        else:  # equations 7 and 19 of Grad-CAM++; A is 0 or more here, and where the gradient is 0 so is the product
+            g, total = gradient.double(), activation.double().sum(dim=(1, 2), keepdim=True)
+            alpha = torch.where(g == 0, 0.0, g**2 / (2 * g**2 + total * g**3))
+            weight = (g.clamp(min=0) * alpha).sum(dim=(1, 2), keepdim=True)
             heat = (weight * activation).sum(dim=0).clamp(min=0)
         maps.append(heat.double().numpy())
     return np.array(maps)
@@ -101,6 +102,32 @@ def test_maps_are_the_papers(method: str) -> None:
     expected = by_autograd(built, images, built.model.layer4[-1], method)  # type: ignore[index, arg-type]
     assert np.abs(expected).max() > 0
     assert np.allclose(explain_images(built, images, method).small, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_plus_plus_is_equation_19_of_features_cut_off_at_0() -> None:
+    rng = np.random.default_rng(0)
+    gradients, signed = rng.normal(0, 0.5, (2, 5, 4, 4)), rng.normal(-0.5, 1, (2, 5, 4, 4))
+    found = saliency.plus_plus(signed, gradients)
+    for b in range(2):
+        expected = np.zeros((4, 4))
+        for g, features in zip(gradients[b], np.maximum(signed[b], 0), strict=True):
+            alpha = g**2 / (2 * g**2 + features.sum() * g**3)
+            expected += (alpha * np.maximum(g, 0)).sum() * features
+        assert np.allclose(found[b], expected)
+    tiny = saliency.plus_plus(signed, 1e-9 * gradients)  # no epsilon outweighs small gradients
+    weights = 0.5e-9 * np.maximum(gradients, 0).sum(axis=(2, 3), keepdims=True)
+    assert np.allclose(tiny, (weights * np.maximum(signed, 0)).sum(axis=1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("spread", [0, 3])
+def test_plus_plus_has_maps_of_tokens_below_0(spread: int) -> None:
+    """With signed features in the denominator all maps of the second model are empty."""
+    built, images = built_model("vit:tiny"), random_images(8, 64)
+    bias = built.model.blocks[-1].norm1.bias  # type: ignore[index, union-attr]
+    with torch.no_grad():
+        bias.add_(spread * torch.randn(bias.shape, generator=torch.Generator().manual_seed(2)))  # type: ignore
+        built.model.get_classifier().weight.mul_(30)  # type: ignore[operator]
+    assert (explain_images(built, images, "grad_cam_pp").maps.max(axis=(1, 2)) > 0).all()
 
 
 class Corner(nn.Module):
@@ -157,11 +184,22 @@ def test_rollout_is_the_product_over_blocks() -> None:
 
 def test_random_weights_are_other_weights_and_repeat() -> None:
     built = built_model("test_vit")
-    random = [with_random_weights(built, seed).model.state_dict() for seed in (1, 1, 2)]
+    drawn = ((1, 0), (1, 0), (1, 1), (2, 0))
+    random = [with_random_weights(built, seed, number).model.state_dict() for seed, number in drawn]
     key = "blocks.0.attn.qkv.weight"
     assert torch.equal(random[0][key], random[1][key])
     assert not torch.equal(random[0][key], random[2][key])
+    assert not torch.equal(random[0][key], random[3][key])
     assert not torch.equal(random[0][key], built.model.state_dict()[key])
+
+
+def test_random_weights_are_no_runs_first_weights() -> None:
+    """A training seeds torch with its seed before it builds; a model held against it must not be that one."""
+    key = "blocks.0.attn.qkv.weight"
+    first = [built_model("test_vit", seed=seed) for seed in range(6)]
+    random = [with_random_weights(first[0], seed, number) for seed in range(6) for number in range(3)]
+    weights = [one.model.state_dict()[key].numpy().tobytes() for one in (*first, *random)]
+    assert len(set(weights)) == len(weights)
 
 
 def test_models_whose_features_have_no_place_are_refused() -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from lesionforge.classifier.explained_lesions import Lesion
-from lesionforge.classifier.sheets import Row, draw_sheet, in_lines
+from lesionforge.classifier.sheets import Row, draw_sheet, in_lines, scaling_of
 
 
 def lesion(number: int, target: int | None) -> Lesion:
@@ -30,6 +31,36 @@ def test_a_sheet_repeats_byte_for_byte_and_an_empty_map_leaves_the_image(tmp_pat
     assert columns.min() < 0.25 * width
     third = colourful[:, int(0.62 * width) : int(0.8 * width)]
     assert not third.any()  # the map that is below 0 everywhere is not drawn
+
+
+@pytest.mark.parametrize("num_lesions", [1, 2, 8])
+def test_the_images_stand_above_their_overlays(tmp_path: Path, num_lesions: int) -> None:
+    """Of dark images without maps the left edge of each row is where the first dark column is."""
+    dark = [lesion(i, 1)._replace(image=np.full((40, 40, 3), (90, 0, 90), np.uint8)) for i in range(num_lesions)]
+    rows = [Row("a model", [np.zeros((16, 16))] * num_lesions, [""] * num_lesions)]
+    draw_sheet(tmp_path / "sheet.png", "title", dark, rows, "mask")
+    picture = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1].astype(int)
+    purple = np.abs(picture - (90, 0, 90)).sum(axis=2) < 12
+    left = purple.argmax(axis=1)[purple.sum(axis=1) > 50]
+    assert len(left) > 200  # both rows are seen
+    assert np.ptp(left) <= 1
+
+
+def test_maps_from_their_minimum_are_drawn_as_such_and_said_to_be(tmp_path: Path) -> None:
+    """A map from 0.9 to 1 is one red square from 0, and a ramp from its minimum."""
+    ramp = np.tile(np.linspace(0.9, 1.0, 40), (40, 1))
+    pictures = []
+    for from_minimum in (False, True):
+        row = Row("rollout", [ramp], [""], from_minimum)
+        draw_sheet(tmp_path / "sheet.png", "title", [lesion(0, 1)], [row], "mask")
+        picture = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1].astype(int)
+        pictures.append(picture[int(0.6 * len(picture)), : int(0.8 * picture.shape[1])])
+    red = [((line[:, 0] - line[:, 2]) > 60).sum() for line in pictures]
+    assert red[1] < 0.6 * red[0]
+    one, other = Row("grad_cam", [ramp], [""]), Row("rollout\n(whatever the score)", [ramp], [""], True)
+    assert scaling_of([one]) == "Each map is coloured from 0 to its own maximum."
+    assert "rollout, above 0 everywhere, from its own minimum" in scaling_of([one, other])
+    assert "from its own minimum to its own maximum" in scaling_of([other])
 
 
 def test_long_labels_are_broken_into_lines() -> None:

@@ -74,6 +74,8 @@ def test_ids_are_checked_both_ways(made):
     message = refusal(settings(made))
     assert "2 ids of sample_submission.csv have no prediction: ISIC_9ISIC_0000499, ISIC_9ISIC_0000498" in message
     assert "3 predictions are not in sample_submission.csv:" in message
+    assert "name the right predictions by --name or --predictions" in message
+    assert "score that store with `lesionforge predict --store`" in message
 
 
 def test_repeated_ids_are_refused(made):

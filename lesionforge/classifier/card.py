@@ -11,6 +11,8 @@ import yaml
 
 from lesionforge import run, tables
 from lesionforge.classifier.model import HUB, Built
+from lesionforge.classifier.tracking import read_metrics
+from lesionforge.errors import BadInput
 from lesionforge.files import read_json, sha256_of_file
 
 TAGS = ["image-classification", "timm", "lesionforge", "dermatology", "skin-lesion", "isic-2024", "medical-imaging"]
@@ -22,7 +24,7 @@ def card_text(folder: Path, built: Built, done: Mapping[str, Any], recipe: Mappi
     Args:
         folder: the run's.
         done, recipe: its done.json and its resolved config.
-        facts: weights_sha256 and licence of the export; onnx, its largest difference, where there is such a file.
+        facts: weights_sha256 and licence of the export; onnx_in_words, how it was checked, where there is such a file.
     """
     front = {
         "license": facts["licence"],
@@ -35,7 +37,7 @@ def card_text(folder: Path, built: Built, done: Mapping[str, Any], recipe: Mappi
     sections = {
         "How to load": loading(built, facts),
         "Data": data_words(folder),
-        "Training": training_words(done, recipe),
+        "Training": training_words(folder, done, recipe),
         "Scores": score_words(folder),
         "Limits": limit_words(done, recipe),
         "Recipe": "The run's resolved config; absolute paths are cut to their last part.\n\n```yaml\n"
@@ -68,11 +70,10 @@ def loading(built: Built, facts: Mapping[str, Any]) -> str:
         f"- Normalisation: mean {numbers(built.mean)}, standard deviation {numbers(built.std)}.",
         f"- `{run.MODEL_WEIGHTS}`: SHA-256 `{facts['weights_sha256']}`.",
     ]
-    if "onnx" in facts:
+    if "onnx_in_words" in facts:
         lines.append(
             f"- `{run.ONNX}`: `images` uint8 (batch, {built.image_size}, {built.image_size}, 3) RGB in, `logits` "
-            "float32 (batch,) out, the normalisation inside; largest difference from PyTorch's logits that was found: "
-            f"{facts['onnx']:.1e}."
+            f"float32 (batch,) out, the normalisation inside. Checked: {facts['onnx_in_words']}."
         )
     return "\n".join(lines)
 
@@ -92,13 +93,26 @@ def data_words(folder: Path) -> str:
     )
 
 
-def training_words(done: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    optim = recipe["optim"]
+def training_words(folder: Path, done: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    optim, num_epochs = recipe["optim"], num_epochs_run(folder, recipe)
+    early = ", stopped early" if num_epochs < optim["epochs"] else ""
     return (
-        f"First weights: {done['model']['weights']}. {done['num_steps']:,} steps of {recipe['data']['batch_size']} "
-        f"images, {optim['epochs']} epochs, AdamW, peak learning rate {optim['lr']:g}, {optim['precision']}, seed "
-        f"{recipe['seed']}. The whole recipe stands below."
+        f"First weights: {done['model']['weights']}. {counted(done['num_steps'], 'step')} of "
+        f"{counted(recipe['data']['batch_size'], 'image')}, {num_epochs} of {counted(optim['epochs'], 'epoch')}"
+        f"{early}; the weights are those of epoch {done['weights_epoch']}. AdamW, peak learning rate {optim['lr']:g}, "
+        f"{optim['precision']}, seed {recipe['seed']}. The whole recipe stands below."
     )
+
+
+def num_epochs_run(folder: Path, recipe: Mapping[str, Any]) -> int:
+    """How many epochs the training had; only early stopping makes them fewer than the recipe's."""
+    planned: int = recipe["optim"]["epochs"]
+    if not recipe["optim"].get("patience"):
+        return planned
+    rows = read_metrics(folder / run.METRICS)
+    if not rows:
+        raise BadInput(f"{folder / run.METRICS}: missing or empty, so nothing says when training stopped; put it back")
+    return int(rows[-1]["epoch"])
 
 
 def score_words(folder: Path) -> str:
@@ -118,17 +132,18 @@ def score_words(folder: Path) -> str:
         lines += [
             f"### {part}",
             "",
-            f"{scored[tables.NUM_MALIGNANT]:,} malignant lesions in {scored[tables.NUM_IMAGES]:,} images, "
-            f"{scored[tables.NUM_PATIENTS]:,} known patients; threshold: {scored[tables.THRESHOLD]['how']}.",
+            f"{counted(scored[tables.NUM_MALIGNANT], 'malignant lesion')} in "
+            f"{counted(scored[tables.NUM_IMAGES], 'image')}, {counted(scored[tables.NUM_PATIENTS], 'known patient')}; "
+            f"threshold: {scored[tables.THRESHOLD]['how']}.",
             "",
             f"| score | estimate | {level} interval |",
             "|---|---|---|",
         ]
         for name, value in scored["scores"].items():
             low, high = value[tables.LOW], value[tables.HIGH]
-            interval = "-" if low is None else f"{low:.4f} to {high:.4f}"
+            interval = "-" if low is None else f"{low:z.4f} to {high:z.4f}"
             estimate = value[tables.ESTIMATE]
-            lines.append(f"| {name} | {'undefined' if estimate is None else f'{estimate:.4f}'} | {interval} |")
+            lines.append(f"| {name} | {'undefined' if estimate is None else f'{estimate:z.4f}'} | {interval} |")
         lines += ["", *(f"- {note}" for note in scored["notes"]), ""]
     return "\n".join(lines).rstrip()
 
@@ -167,3 +182,7 @@ def without_folders(value: Any) -> Any:
 
 def numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def counted(num: int, name: str) -> str:
+    return f"{num:,} {name}{'' if num == 1 else 's'}"

@@ -41,7 +41,8 @@ class ExplainConfig(Config):
     methods: tuple[Literal["grad_cam", "grad_cam_pp", "hirescam", "rollout"], ...] = Field(("grad_cam",), min_length=1)
     """Kinds of maps; the first stands in Figure 5. rollout is for plain ViTs and passed over for other runs."""
     num_images: int = Field(64, ge=2)
-    """Lesions that are measured: malignant ones first, then benign ones, at random."""
+    """Lesions that are measured, drawn at random: half malignant, half benign; of a class that runs out the other
+    gives more."""
     num_shown: int = Field(8, ge=1, le=16)
     """Of these, lesions in the figures, half of them malignant where there are."""
     num_random: int = Field(3, ge=0, le=20)
@@ -76,7 +77,7 @@ def explain(config: ExplainConfig) -> None:
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import explained_lesions, focus_tables, inference, sheets
+    from lesionforge.classifier import explained_lesions, focus_tables, focus_text, inference, sheets
 
     if run.already_done(config.out, config):
         refuse_other_weights(config)
@@ -99,7 +100,7 @@ def explain(config: ExplainConfig) -> None:
         draw(folder, config, subjects, [lesions[i] for i in shown], shown, measured, maps, mask_source)
         summary = focus_tables.summarise(measured, config.num_replicates, config.seed)
         pairs = focus_tables.compare(measured, config.num_replicates, config.seed)
-        text = f"{focus_tables.as_text(summary, pairs)}\n\n{sheets.DISCLAIMER}"
+        text = f"{focus_text.as_text(summary, pairs)}\n\n{sheets.DISCLAIMER}"
         tables.write_table(folder / run.FOCUS_LESIONS, measured)
         tables.write_table(folder / run.FOCUS_TABLE, summary)
         tables.write_table(folder / run.FOCUS_PAIRS, pairs)
@@ -112,7 +113,9 @@ def explain(config: ExplainConfig) -> None:
             num_images=len(chosen),
         )
     print(text)
-    log.info("%s: %s, %d sheets, %s", config.out, run.FIGURE5, len(subjects), run.FOCUS_TABLE)
+    num_sheets = sum(bool(subject.methods) for subject in subjects)
+    of_sheets = "1 sheet" if num_sheets == 1 else f"{num_sheets} sheets"
+    log.info("%s: %s, %s, %s", config.out, run.FIGURE5, of_sheets, run.FOCUS_TABLE)
 
 
 def weights_of(folders: tuple[Path, ...]) -> dict[str, str]:
@@ -204,8 +207,7 @@ def explain_run(
     from lesionforge.data.loader import load_batches
 
     built = trained.load_run(subject.folder)
-    seeds = range(config.seed, config.seed + config.num_random)
-    models = [built, *(saliency.with_random_weights(built, seed) for seed in seeds)]
+    models = [built, *(saliency.with_random_weights(built, config.seed, i) for i in range(config.num_random))]
     for one in models:
         one.model.to(device)
     normalise = inference.Normalise(built.mean, built.std).to(device)
@@ -268,6 +270,7 @@ def draw(
 ) -> None:  # fmt: skip
     """Figure 5 with all runs, CNNs above transformers, and a sheet with all methods for each run."""
     from lesionforge import tables
+    from lesionforge.classifier.focus_text import of_a_map
     from lesionforge.classifier.sheets import Row, draw_sheet
 
     values = {
@@ -276,8 +279,10 @@ def draw(
 
     def row_of(subject: Subject, method: str, label: str) -> Row:
         found = [values[subject.name, method, lesion.image_id] for lesion in lesions]
-        captions = [f"score {row[tables.SCORE]:.3f}\n{in_words(row[tables.FOCUS])}" for row in found]
-        return Row(label, [maps[subject.name][method, i] for i in shown], captions)
+        captions = [
+            f"score {row[tables.SCORE]:.3f}\n{of_a_map(row[tables.FOCUS], row[tables.AREA_SHARE])}" for row in found
+        ]
+        return Row(label, [maps[subject.name][method, i] for i in shown], captions, method == "rollout")
 
     outline = f"the lesion's {mask_source} mask"
     first = config.methods[0]
@@ -290,7 +295,3 @@ def draw(
             draw_sheet(
                 folder / f"{run.SHEET}-{subject.name}.png", f"{subject.name} ({subject.kind})", lesions, rows, outline
             )
-
-
-def in_words(focus: float) -> str:
-    return "no positive map" if focus != focus else f"{100 * focus:.0f} % in the lesion"

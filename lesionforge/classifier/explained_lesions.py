@@ -23,10 +23,18 @@ class Lesion(NamedTuple):
 
 
 def choose(samples: pl.DataFrame, num_images: int, seed: int) -> pl.DataFrame:
-    """All malignant lesions, then benign ones, then unlabelled ones, each at random, as many as asked for."""
+    """As many lesions as asked for, drawn at random: malignant ones, then benign ones, then unlabelled ones.
+
+    Half are malignant and half benign. Of whichever class runs out the other gives more, and unlabelled lesions come
+    in only where both have run out.
+    """
     drawn = pl.Series("drawn", np.random.default_rng(seed).random(len(samples)))
-    ordered = samples.with_columns(drawn).sort(tables.TARGET, "drawn", descending=[True, False], nulls_last=True)
-    return ordered[:num_images].drop("drawn")
+    ordered = samples.with_columns(drawn).sort("drawn").drop("drawn")
+    malignant, benign = (ordered.filter(pl.col(tables.TARGET) == target) for target in (1, 0))
+    unlabelled = ordered.filter(pl.col(tables.TARGET).is_null())
+    half = max(num_images // 2, num_images - len(benign))
+    labelled = pl.concat([malignant[:half], benign[: num_images - min(half, len(malignant))]])
+    return pl.concat([labelled, unlabelled[: num_images - len(labelled)]])
 
 
 def choose_shown(targets: list[int | None], num_shown: int) -> list[int]:
@@ -52,5 +60,6 @@ def read_lesions(store: Images, chosen: pl.DataFrame, masks: Path | None) -> lis
         lesions.append(Lesion(image_id, target, image, mask))
     without = [lesion.image_id for lesion in lesions if not lesion.mask.any()]
     if without:
-        log.warning("%d lesions have no mask and are not measured: %s", len(without), tables.in_short(without))
+        what = "lesion has no mask and is" if len(without) == 1 else "lesions have no mask and are"
+        log.warning("%d %s not measured: %s", len(without), what, tables.in_short(without))
     return lesions

@@ -47,8 +47,8 @@ class PredictConfig(Config):
     """Images that are in no store, read where they are: a folder of JPEGs and PNGs, one file, or the challenge's
     test-image.hdf5. An image's id is its file name without the extension."""
     name: str = "test"
-    """What the predictions on another store or other images are called: predictions/NAME.parquet. Not test where the
-    run's split has such a part of its own."""
+    """What the predictions on another store or other images are called: predictions/NAME.parquet. Never a part that the
+    run's own split has (train, val, mostly test): folds have no test."""
     batch_size: int = Field(64, ge=1)
     """Images that pass through the model at once."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -92,7 +92,7 @@ def predict(config: PredictConfig) -> None:
             made_from = origin(ready, source, table, config)
             if not is_made(path, made_from):
                 score_part(path, part, table, source, ready, made_from, config, stop_signal)
-                log.info("%s: %s images scored", path, f"{len(table):,}")
+                log.info("%s: %s %s scored", path, f"{len(table):,}", "image" if len(table) == 1 else "images")
         if config.out is not None and not (config.out / run.DONE).exists():
             run.mark_done(config.out, num_images=len(source), weights_sha256=ready.digest, images_sha256=source.digest)
     if config.images is not None and config.images.is_file() and len(source) == 1:
@@ -123,6 +123,8 @@ def images_of(config: PredictConfig) -> "tuple[dict[str, pl.DataFrame], Store | 
 
     if config.store is not None or config.images is not None:
         refuse_path(config.name)
+        if config.run is not None:
+            refuse_own_part(config.name, config.run, trained.read_config(config.run)["data"])
     if config.images is not None:
         images = open_loose(config.images)
         return {config.name: images.samples()}, images
@@ -133,19 +135,24 @@ def images_of(config: PredictConfig) -> "tuple[dict[str, pl.DataFrame], Store | 
     data = trained.read_config(config.run)["data"]
     store = open_store(Path(data["store"]))
     if trained.runs_of(config.run) == [config.run]:
-        return parts_of_run(config.parts, data, store.samples()), store
+        todo = parts_of_run(config.parts, data, store.samples())
+        if not todo:
+            raise BadInput(f"parts: the split {data['split']} has none of {', '.join(config.parts)}")
+        return todo, store
     # A group: its training scored val, each lesion by models that did not see it.
-    others = tuple(part for part in config.parts if part != "val")
     if "val" in config.parts:
         log.info("%s: val was scored by the training of the group; left as it is", config.run)
-    if data["fold"] != "all":
-        return parts_of_run(others, data, store.samples()) if others else {}, store
-    if "val" not in config.parts:
+    elif data["fold"] == "all":
         raise BadInput(
             f"parts: {config.run} is a group of all folds, each lesion of which some model has seen and some has not; "
             "it has val only, scored in training"
         )
-    return {}, store
+    if data["fold"] == "all":
+        return {}, store
+    todo = parts_of_run([part for part in config.parts if part != "val"], data, store.samples())
+    if not todo and "val" not in config.parts:
+        raise BadInput(f"parts: the split {data['split']} has none of {', '.join(config.parts)}")
+    return todo, store
 
 
 def parts_of_run(parts: Sequence[str], data: dict[str, Any], samples: "pl.DataFrame") -> "dict[str, pl.DataFrame]":
@@ -155,10 +162,28 @@ def parts_of_run(parts: Sequence[str], data: dict[str, Any], samples: "pl.DataFr
 
     split = read_split(Path(data["split"]), data["fold"])
     has = split[tables.PART].unique().to_list()
-    todo: dict[str, pl.DataFrame] = {part: part_of(samples, split, part) for part in parts if part in has}
-    if not todo:
-        raise BadInput(f"parts: the split {data['split']} has none of {', '.join(parts)}")
-    return todo
+    return {part: part_of(samples, split, part) for part in parts if part in has}
+
+
+def refuse_own_part(name: str, folder: Path, data: dict[str, Any]) -> None:
+    """Refuse a name under which predictions of foreign images would pass for those of a part of the run's split."""
+    from lesionforge import tables
+    from lesionforge.data.parts import read_split
+
+    if name not in tables.PARTS:
+        return
+    if data["fold"] is not None:
+        own: Sequence[str] = (tables.TRAIN, tables.VAL)  # of folds, whichever is val
+        why = "has that part"
+    elif not Path(data["split"]).exists():
+        own, why = tables.PARTS, "may have that part (it is not there to be read)"
+    else:
+        own, why = read_split(Path(data["split"]))[tables.PART].unique().to_list(), "has that part"
+    if name in own:
+        raise BadInput(
+            f"name: found {name} for images that are not {folder}'s own, whose split {data['split']} {why}, so that "
+            f"they would be scored in its place; give another --name, such as other_{name}"
+        )
 
 
 def refuse_path(name: str) -> None:

@@ -1,7 +1,7 @@
 """Heat maps: where in an image a model found what its malignant logit says. The door to grad-cam.
 
     grad_cam     channels weighted by their mean gradient, what is left below 0 cut off (Selvaraju et al. 2017)
-    grad_cam_pp  the same with Grad-CAM++'s weights (Chattopadhay et al. 2018)
+    grad_cam_pp  the same with Grad-CAM++'s weights (Chattopadhay et al. 2018), of features cut off at 0
     hirescam     gradient times activation, cell by cell, signed (Draelos and Carin 2020); after a last stage that is
                  only averaged and weighted, as in most CNNs, its cells add up to the logit less the bias
     rollout      attention rollout (Abnar and Zuidema 2020), plain ViTs only: where the information that the head reads
@@ -24,6 +24,7 @@ from lesionforge.errors import BadInput
 
 METHODS = ("grad_cam", "grad_cam_pp", "hirescam", "rollout")
 CNN, TRANSFORMER, OTHER = "CNN", "transformer", "other"
+RANDOM_WEIGHTS = 0xADEBA70  # a stream of its own: a run's first weights are seeded by its seed alone
 
 
 def last_tokens(net: Any) -> nn.Module:
@@ -130,7 +131,7 @@ def class_activation(built: Built, images: torch.Tensor, method: str) -> tuple[t
         ) from error
     library = {
         "grad_cam": pytorch_grad_cam.GradCAM,
-        "grad_cam_pp": pytorch_grad_cam.GradCAMPlusPlus,
+        "grad_cam_pp": pytorch_grad_cam.GradCAM,  # its hooks; the weights are our own
         "hirescam": pytorch_grad_cam.HiResCAM,
     }[method]
     net = built.model
@@ -146,10 +147,27 @@ def class_activation(built: Built, images: torch.Tensor, method: str) -> tuple[t
         activations, gradients = (kept[0].float().numpy() for kept in (hooks.activations, hooks.gradients))
         if activations.ndim != 4:
             raise BadInput(f"{built.name}: its last features have no place in the image (shape {activations.shape})")
-        small = cam.get_cam_image(images, layer, None, activations, gradients, False)
+        if method == "grad_cam_pp":
+            small = plus_plus(activations, gradients)
+        else:
+            small = cam.get_cam_image(images, layer, None, activations, gradients, False)
     finally:
         hooks.release()
     return torch.from_numpy(small if method == "hirescam" else np.maximum(small, 0.0)), logits.detach()
+
+
+def plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Grad-CAM++'s map: features (B, C, h, w) and the logit's gradients => (B, h, w), 0 or more.
+
+    Equation 19 of Chattopadhay et al. 2018, g^2 / (2 g^2 + sum(A) g^3), times g where g > 0, is g / (2 + sum(A) g): no
+    division by 0, whatever the scale of g. The paper's features A come out of a ReLU. Tokens do not: a signed sum gives
+    supporting channels endless weights or weights below 0, and channels that are below 0 all over outweigh the rest;
+    whole maps end up empty. So features are cut off at 0 here, as in the paper.
+    """
+    features, supporting = np.maximum(activations, 0.0), np.maximum(gradients, 0.0)
+    total = features.sum(axis=(2, 3), keepdims=True)
+    weights = (supporting / (2.0 + total * supporting)).sum(axis=(2, 3), keepdims=True)
+    return np.asarray((weights * features).sum(axis=1))
 
 
 def as_grid(net: nn.Module, layout: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -216,10 +234,14 @@ def attention_of(net: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tenso
     return attentions, logits
 
 
-def with_random_weights(built: Built, seed: int) -> Built:
-    """The same architecture, all of it freshly initialised (Adebayo et al. 2018), in evaluation mode."""
+def with_random_weights(built: Built, seed: int, number: int) -> Built:
+    """The same architecture, all of it freshly initialised (Adebayo et al. 2018), in evaluation mode.
+
+    Each seed and number (from 0) has weights of its own, and none has those that a training of any seed begins with.
+    """
+    entropy = np.random.SeedSequence((RANDOM_WEIGHTS, seed, number))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64).item()))
         random = rebuild(built.facts())
     random.model.eval()
     return random

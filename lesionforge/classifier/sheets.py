@@ -29,6 +29,7 @@ class Row(NamedTuple):
     label: str
     maps: Sequence[np.ndarray]  # (S, S) floating each, one a lesion; below 0 is not shown
     captions: Sequence[str]  # under each
+    from_minimum: bool = False  # colours begin at the map's own minimum: for maps that are above 0 everywhere
 
 
 def draw_sheet(path: Path, title: str, lesions: Sequence[Lesion], rows: Sequence[Row], outline: str) -> None:
@@ -46,15 +47,29 @@ def draw_sheet(path: Path, title: str, lesions: Sequence[Lesion], rows: Sequence
     for row_axes, row in zip(axes[1:], rows, strict=True):
         row_axes[0].set_ylabel(in_lines(row.label), fontsize=6.5)
         for axis, lesion, heat, caption in zip(row_axes, lesions, row.maps, row.captions, strict=True):
-            show_overlay(axis, lesion, heat)
+            show_overlay(axis, lesion, heat, row.from_minimum)
             axis.set_xlabel(caption, fontsize=5.5, labelpad=2)
     colours = ScalarMappable(Normalize(0, 1), COLOURS)
-    bar = figure.colorbar(colours, ax=axes[1:, :], fraction=0.015, pad=0.01, aspect=30)
-    bar.set_label("share of the map's own maximum", fontsize=6)
+    bar = figure.colorbar(colours, ax=axes, fraction=0.015, pad=0.01, aspect=30)  # of all, or the images' row is wider
+    bar.set_label(scale_of(rows), fontsize=6)
     bar.ax.tick_params(labelsize=5.5)
-    figure.supxlabel(f"White line: {outline}. Each map is scaled to its own maximum.\n{DISCLAIMER}", fontsize=6)
+    figure.supxlabel(f"White line: {outline}. {scaling_of(rows)}\n{DISCLAIMER}", fontsize=6)
     with write_whole(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def scale_of(rows: Sequence[Row]) -> str:
+    return "from 0 or the minimum to the maximum" if any(row.from_minimum for row in rows) else "share of the maximum"
+
+
+def scaling_of(rows: Sequence[Row]) -> str:
+    """What the colours of these rows begin and end at."""
+    if not any(row.from_minimum for row in rows):
+        return "Each map is coloured from 0 to its own maximum."
+    if all(row.from_minimum for row in rows):
+        return "Each map is above 0 everywhere and coloured from its own minimum to its own maximum."
+    named = " and ".join(row.label.split("\n")[0] for row in rows if row.from_minimum)
+    return f"Each map is coloured from 0 to its own maximum; {named}, above 0 everywhere, from its own minimum."
 
 
 def show_image(axis, image: np.ndarray) -> None:  # type: ignore[no-untyped-def]
@@ -65,10 +80,10 @@ def show_image(axis, image: np.ndarray) -> None:  # type: ignore[no-untyped-def]
         spine.set_linewidth(0.3)
 
 
-def show_overlay(axis, lesion: Lesion, heat: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def show_overlay(axis, lesion: Lesion, heat: np.ndarray, from_minimum: bool) -> None:  # type: ignore[no-untyped-def]
     """The image with a map on it, the more opaque the higher, and the outline of the mask."""
     show_image(axis, lesion.image)
-    positive = np.maximum(heat.astype(np.float64), 0.0)
+    positive = np.maximum(heat.astype(np.float64) - (heat.min() if from_minimum else 0.0), 0.0)
     if positive.max() > 0:
         share = positive / positive.max()
         axis.imshow(

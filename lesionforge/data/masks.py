@@ -101,5 +101,5 @@ def open_masks(path: Path) -> Masks:
         with np.load(path, allow_pickle=False) as arrays:
             image_id, side, box, start, bits = (arrays[name] for name in (IMAGE_IDS, SIDES, BOXES, STARTS, BITS))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: not a file of masks ({error}); make it anew with `lesionforge phantom`") from error
+        raise BadInput(f"{path}: not a file of masks; `lesionforge phantom` writes one, {MASKS}") from error
     return Masks(path, side, box, start, bits, {name.decode(): i for i, name in enumerate(image_id)})

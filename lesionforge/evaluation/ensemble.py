@@ -69,7 +69,7 @@ def ensemble(config: EnsembleConfig) -> None:
         BadInput: members without the same parts, images, targets or patients; weights from val without val's targets.
     """
     from lesionforge import tables
-    from lesionforge.evaluation import combining
+    from lesionforge.evaluation import combining, origin
 
     finished = run.already_done(config.out, config)
     members = read_members(config)
@@ -111,6 +111,7 @@ def ensemble(config: EnsembleConfig) -> None:
         "how": how,
         "in_sample": in_sample,
         "note": IN_SAMPLE if in_sample else None,
+        "notes_on_val": list(dict.fromkeys(note for path in config.runs for note in origin.notes_of_member(path))),
         "val_pauc": val_paucs,
     }
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
@@ -132,18 +133,10 @@ def read_members(config: EnsembleConfig) -> dict[str, Member]:
     paths = config.runs or config.predictions
     short = [path.resolve().name for path in paths]
     names = [str(path) if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)]
-    for name in config.names:
-        if name in ("", ".", "..") or Path(name).name != name:
-            raise BadInput(f"names: found {name!r}, expected a plain file name without its ending")
-    wanted = tuple(dict.fromkeys((tables.VAL, tables.TEST, *config.names)))
     found: dict[str, Member] = {}
     for name, path in zip(names, paths, strict=True):
         if config.runs:
-            found[name] = predictions.read_parts(path, wanted)
-            if missing := [part for part in config.names if part not in found[name]]:
-                raise BadInput(
-                    f"{path}: no predictions {', '.join(missing)}; make them with `lesionforge predict --name`"
-                )
+            found[name] = predictions.read_parts(path, config.names)
             continue
         table = predictions.read_predictions(path)
         if num_without := table[tables.PART].null_count():
@@ -205,7 +198,5 @@ def show(result: dict[str, Any]) -> None:
             estimate, low, high = (paucs[name][key] for key in ("estimate", "low", "high"))
             line += f"  {estimate:8.4f}" + (f"  {low:.4f} to {high:.4f}" if low is not None else "  -")
         print(line)
-    if result["in_sample"]:
-        print(
-            "  - the weights were chosen on these very val lesions, so the ensemble's val pAUC flatters; look at test"
-        )
+    for note in [*([result["note"]] if result["note"] else []), *result.get("notes_on_val", [])]:
+        print(f"  - {note}")

@@ -40,10 +40,24 @@ class CalibrationConfig(Config):
             raise ValueError("the prior correction needs --calibration.prevalence: a number, or val")
         return self
 
+    @model_validator(mode="after")
+    def prior_is_asked_for(self) -> "CalibrationConfig":
+        given = {"prevalence": self.prevalence, "training-prior": self.training_prior}
+        named = " and ".join(f"--calibration.{name}" for name, value in given.items() if value is not None)
+        if named and not any(method.startswith("prior") for method in self.methods):
+            found = f"methods {', '.join(self.methods)}" if self.methods else "no methods"
+            raise ValueError(
+                f"{named}: found {found}, expected prior or prior_temperature, which alone read it; "
+                "add --calibration.methods prior"
+            )
+        return self
+
 
 class EvaluateConfig(Config):
     run: Path | None = None
     """Run folder whose val and test predictions are scored."""
+    names: tuple[str, ...] = ()
+    """Further predictions of the run to score: predictions/NAME.parquet."""
     predictions: Path | None = None
     """Instead of --run: a CSV or Parquet file with image_id (or isic_id), target and score; patient_id if known."""
     threshold_from: Path | None = None
@@ -67,48 +81,55 @@ class EvaluateConfig(Config):
             raise ValueError("give --run FOLDER or --predictions FILE, one of the two")
         if self.run is None and self.out is None:
             raise ValueError("with --predictions, name the folder to make with --out")
+        if self.run is None and self.names:
+            raise ValueError("names are of the predictions of a run; give it with --run")
         return self
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Score predictions, print the table, write scores.json, scores.csv, reliability.png and calibrated scores."""
     from lesionforge import tables
-    from lesionforge.evaluation import recalibration, reliability, scoring
+    from lesionforge.evaluation import origin, recalibration, reliability, score_tables, scoring, threshold
 
     out = out_folder(config)
     done = run.already_done(out, config)
     sources, parts = read_inputs(config)
     if done:
         refuse_changed_inputs(out, sources)
-        show(files.read_json(out / run.SCORES))
+        print(score_tables.as_words(files.read_json(out / run.SCORES)))
         return
     parts = scorable_parts(config, parts)
+    are_ranks = config.run is not None and origin.are_ranks(config.run)
+    flattered = origin.notes_on_val(config.run) if config.run is not None else []
     with files.write_folder_whole(out) as folder, run.logged(folder):
         run.record(folder, "evaluate", config)
-        chosen = choose_threshold(config, parts)
-        fits, facts = fit_calibration(config, parts)
+        chosen = threshold.choose(config.threshold_rule, parts, config.threshold_from)
+        fits, facts = fit_calibration(config, parts, are_ranks)
         found: dict[str, Any] = {}
         versions: dict[str, dict[str, pl.DataFrame]] = {}
         for part, table in parts.items():
             found[part] = scoring.score_part(table, chosen["value"], config.num_replicates, config.seed)
-            found[part][tables.THRESHOLD] = threshold_for(part, chosen)
-            in_sample = facts["fitted_on"] is not None and shares_images(val_source(config, parts), table) > 0
+            found[part][tables.THRESHOLD] = threshold.of_part(part, chosen)
+            if tables.VAL in parts and threshold.num_shared_images((parts[tables.VAL], tables.VAL), table):
+                found[part]["notes"] += flattered
+            val = threshold.val_source(parts, config.threshold_from) if facts["fitted_on"] is not None else None
+            in_sample = threshold.num_shared_images(val, table) > 0
             source = f"{config.run or config.predictions}, part {part}"
             versions[part] = recalibration.versions_of(table, fits, in_sample, source, config.seed)
             for method in fits:
                 tables.write_table(folder / run.CALIBRATED / f"{method}-{part}.parquet", versions[part][method])
             found[part][tables.CALIBRATION] = scoring.score_calibration(
-                versions[part], in_sample, config.calibration.num_bins, config.num_replicates, config.seed
+                versions[part], in_sample, are_ranks, config.calibration.num_bins, config.num_replicates, config.seed
             )
         name = name_of(config)
         result = {tables.RUN: name, "split": split_of(config), "sources": sources, "parts": found}
         result[tables.CALIBRATION] = facts
         result["disclaimer"] = DISCLAIMER
-        reliability.draw(folder / run.RELIABILITY, name, versions, found, DISCLAIMER)
+        reliability.draw(folder / run.RELIABILITY, name, versions, found, facts.get("prevalence"), DISCLAIMER)
         files.write_json(folder / run.SCORES, result)
-        tables.write_table(folder / run.SCORES_TABLE, scoring.as_rows(name, found))
+        tables.write_table(folder / run.SCORES_TABLE, score_tables.as_rows(name, found))
         run.mark_done(folder, parts=list(found))
-    show(result)
+    print(score_tables.as_words(result))
     log.info("evaluate: %s -> %s", ", ".join(found), out)
 
 
@@ -134,7 +155,7 @@ def read_inputs(config: EvaluateConfig) -> tuple[dict[str, str], dict[str, "pl.D
     named = {"threshold_from": config.threshold_from, "truth": config.truth}
     paths = {name: path for name, path in named.items() if path is not None}
     if config.run is not None:
-        found = predictions.read_parts(config.run)
+        found = predictions.read_parts(config.run, config.names)
         for part, (path, table) in found.items():
             if config.truth is not None or not table[tables.TARGET].is_null().all():  # others are not scored
                 paths[f"predictions of {part}"] = path
@@ -186,105 +207,23 @@ def scorable_parts(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> 
     return parts
 
 
-def choose_threshold(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> dict[str, Any]:
-    """The threshold, its rule and what it was chosen on; the value is None where there are no val predictions."""
-    from lesionforge import metrics, tables
-
-    rule = config.threshold_rule
-    if isinstance(rule, float):
-        return {"value": rule, "rule": "given", "chosen_on": None, "in_sample": False}
-    val = val_source(config, parts)
-    if val is None:
-        return {"value": None, "rule": rule, "chosen_on": None, "in_sample": False}
-    table, chosen_on = val
-    in_sample = any(shares_images(val, scored) > 0 for scored in parts.values())
-    value = metrics.choose_threshold(table[tables.TARGET].to_numpy(), table[tables.SCORE].to_numpy(), rule)
-    return {"value": value, "rule": rule, "chosen_on": chosen_on, "in_sample": in_sample}
-
-
-def val_source(config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]) -> "tuple[pl.DataFrame, str] | None":
-    """The val predictions that threshold and calibration are fitted on, and what they are called.
+def fit_calibration(
+    config: EvaluateConfig, parts: dict[str, "pl.DataFrame"], are_ranks: bool
+) -> "tuple[dict[str, Fit], dict[str, Any]]":
+    """Each method that is asked for, and the numbers behind it.
 
     Raises:
-        BadInput: another part than val holds some of their images.
+        BadInput: a method that works on log-odds is asked for, and the scores are ranks.
     """
-    from lesionforge import tables
-    from lesionforge.evaluation import predictions
-
-    if config.threshold_from is not None:
-        val = val_rows(config.threshold_from), config.threshold_from.name
-        predictions.require_scorable(val[0], str(config.threshold_from))
-    elif tables.VAL in parts:
-        val = parts[tables.VAL], tables.VAL
-    else:
-        return None
-    for part, scored in parts.items():
-        if part != tables.VAL and (shared := shares_images(val, scored)):
-            raise BadInput(
-                f"part {part}: shares {shared:,} images with {val[1]}, on which the threshold is chosen; choose it "
-                "on val predictions, never on the lesions that are scored with it, or give a number"
-            )
-    return val
-
-
-def shares_images(val: "tuple[pl.DataFrame, str] | None", table: "pl.DataFrame") -> int:
-    from lesionforge import tables
-
-    return 0 if val is None else int(table[tables.IMAGE_ID].is_in(val[0][tables.IMAGE_ID].implode()).sum())
-
-
-def fit_calibration(
-    config: EvaluateConfig, parts: dict[str, "pl.DataFrame"]
-) -> "tuple[dict[str, Fit], dict[str, Any]]":
-    """Each method that is asked for, and the numbers behind it."""
-    from lesionforge.evaluation import recalibration
+    from lesionforge.evaluation import recalibration, threshold
 
     asked = config.calibration
+    on_log_odds = [method for method in asked.methods if method != recalibration.ISOTONIC]
+    if are_ranks and on_log_odds:
+        raise BadInput(
+            f"{config.run}: calibration ({', '.join(on_log_odds)}): an ensemble of ranks, which are no probabilities "
+            "and have no log-odds; combine probabilities or logits with `lesionforge ensemble --combine`"
+        )
     needs_val = asked.prevalence == "val" or any(method in recalibration.FITTED for method in asked.methods)
-    val = val_source(config, parts) if needs_val else None
+    val = threshold.val_source(parts, config.threshold_from) if needs_val else None
     return recalibration.fit_all(asked.methods, val, asked.prevalence, asked.training_prior, config.run)
-
-
-def val_rows(path: Path) -> "pl.DataFrame":
-    """The rows of val; all of them where the file does not say."""
-    from lesionforge import tables
-    from lesionforge.evaluation import predictions
-
-    table = predictions.read_predictions(path)
-    parts = table[tables.PART].unique().drop_nulls().sort().to_list()
-    if not parts:
-        return table
-    if tables.VAL not in parts:
-        raise BadInput(f"{path}: found the part {tables.in_short(parts)}, expected val; thresholds are chosen on val")
-    return table.filter(table[tables.PART] == tables.VAL)
-
-
-def threshold_for(part: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The chosen threshold with a sentence on where it is from."""
-    from lesionforge import tables
-
-    if chosen["value"] is None:
-        how = "none"
-    elif chosen["chosen_on"] is None:
-        how = f"{chosen['value']:.6g}, given"
-    else:
-        how = f"{chosen['value']:.6g}, rule {chosen['rule']} on {chosen['chosen_on']}"
-    in_sample = chosen["in_sample"] and part == tables.VAL
-    if in_sample:
-        how += "; chosen on these very lesions, so the scores at the threshold flatter"
-    return {**chosen, "in_sample": in_sample, "how": how}
-
-
-def show(result: dict[str, Any]) -> None:
-    from lesionforge import tables
-    from lesionforge.evaluation import scoring
-
-    if split := result["split"]:
-        print(f"split: {split}")
-        if "(leaky)" in split:
-            print("  the split LEAKS: patients stand on both sides, and these scores are too good")
-    for part, found in result["parts"].items():
-        print(scoring.as_text(part, found), end="\n\n")
-    if fitted := scoring.calibration_in_words(result[tables.CALIBRATION], result["parts"]):
-        print(fitted, end="\n\n")
-    print(DISCLAIMER)

@@ -16,14 +16,17 @@ log = logging.getLogger("lesionforge")
 SAME_SCORE = 1e-3  # our choice: how far a score may lie from its logit's, for files that round
 
 
-def read_parts(
-    folder: Path, parts: tuple[str, ...] = (tables.VAL, tables.TEST)
-) -> dict[str, tuple[Path, pl.DataFrame]]:
-    """The predictions that a run folder holds, by part: those of `parts` that are there."""
+def read_parts(folder: Path, names: tuple[str, ...] = ()) -> dict[str, tuple[Path, pl.DataFrame]]:
+    """The predictions that a run folder holds, by part: val and test where they are there, and all of `names`."""
+    for name in names:
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise BadInput(f"names: found {name!r}, expected a plain file name without its ending")
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such run folder; make it with `lesionforge train`")
-    paths = {part: folder / run.PREDICTIONS / f"{part}.parquet" for part in parts}
+    paths = {part: folder / run.PREDICTIONS / f"{part}.parquet" for part in (tables.VAL, tables.TEST, *names)}
     found = {part: (path, read_predictions(path)) for part, path in paths.items() if path.is_file()}
+    if missing := [name for name in names if name not in found]:
+        raise BadInput(f"{folder}: no predictions {', '.join(missing)}; make them with `lesionforge predict --name`")
     if not found:
         raise BadInput(
             f"{folder}: no predictions in it (looked for {run.PREDICTIONS}/{tables.VAL}.parquet and "
@@ -90,21 +93,29 @@ def read_sample_submission(path: Path) -> pl.Series:
 
 def with_truth(parts: dict[str, pl.DataFrame], truth: pl.DataFrame, path: Path) -> dict[str, pl.DataFrame]:
     """Fill in targets that are null; ids are checked both ways, and targets that are there must agree."""
-    known = pl.concat([table.select(tables.IMAGE_ID, tables.TARGET) for table in parts.values()])
+    known = pl.concat(
+        [table.select(tables.IMAGE_ID, tables.TARGET, pl.lit(part).alias(tables.PART)) for part, table in parts.items()]
+    )  # two parts may hold the same image
     joined = truth.join(known, on=tables.IMAGE_ID, how="full", suffix="_predicted", coalesce=True)
-    joined = joined.sort(tables.IMAGE_ID)  # the ids that a message names are then the same ones every time
+    joined = joined.sort(tables.IMAGE_ID, tables.PART)  # the ids that a message names are then the same ones every time
     predicted = joined[f"{tables.TARGET}_predicted"]
     ids, targets = joined[tables.IMAGE_ID], joined[tables.TARGET]
     has_prediction = ids.is_in(known[tables.IMAGE_ID].implode())
     problems = [
         *problem(ids, ~has_prediction, "of the truth have no prediction", ids),
         *problem(ids, targets.is_null() & predicted.is_null(), "predicted have neither a target nor a truth", ids),
-        *problem(ids, (targets != predicted).fill_null(False), "have another target in the predictions", ids),
     ]
+    if problems:
+        problems.append(
+            "the truth must be of the lesions that are scored: name the right predictions, with --names NAME or "
+            "--predictions RUN/predictions/NAME.parquet, or score that store with `lesionforge predict --store`"
+        )
+    problems += problem(ids, (targets != predicted).fill_null(False), "have another target in the predictions", ids)
     refuse(problems, path, len(joined))
-    joined = joined.select(tables.IMAGE_ID, targets.fill_null(predicted))
+    joined = joined.select(tables.IMAGE_ID, targets.fill_null(predicted), tables.PART)
+    of_part = {part: joined.filter(pl.col(tables.PART) == part).drop(tables.PART) for part in parts}
     return {
-        part: table.drop(tables.TARGET).join(joined, on=tables.IMAGE_ID, how="left", maintain_order="left")
+        part: table.drop(tables.TARGET).join(of_part[part], on=tables.IMAGE_ID, how="left", maintain_order="left")
         for part, table in parts.items()
     }
 

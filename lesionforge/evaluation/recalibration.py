@@ -232,9 +232,10 @@ def from_run(folder: Path) -> tuple[float, list[str]]:
         return float(predictions.sigmoid(logits.mean(keepdims=True))[0]), list(
             dict.fromkeys(note for _, notes in found for note in notes)
         )
-    if not (folder / run.MIX).is_file() or not (folder / run.CONFIG).is_file():
+    missing = [name for name in (run.MIX, run.CONFIG) if not (folder / name).is_file()]
+    if missing:
         raise BadInput(
-            f"{folder}: not a training run (no {run.MIX} and {run.CONFIG} in it), so the prior of its training is "
+            f"{folder}: not a training run (no {' and no '.join(missing)} in it), so the prior of its training is "
             "unknown; give it with --calibration.training-prior; of an ensemble, calibrate the members first"
         )
     settings = read_recipe(folder / run.CONFIG).settings

@@ -88,8 +88,13 @@ def in_sample_order(sample: "pl.Series", scores: "pl.DataFrame", source: Path, s
             sample, ~sample.is_in(ids.implode()), f"ids of {sample_path.name} have no prediction", sample
         ),
         *predictions.problem(ids, ~ids.is_in(sample.implode()), f"predictions are not in {sample_path.name}", ids),
-        *predictions.problem(ids, (values < 0) | (values > 1), "scores lie outside [0, 1]", values),
     ]
+    if problems:
+        problems.append(
+            "a submission scores the sample's lesions, all and only: name the right predictions by --name or "
+            "--predictions, or score that store with `lesionforge predict --store`"
+        )
+    problems += predictions.problem(ids, (values < 0) | (values > 1), "scores lie outside [0, 1]", values)
     predictions.refuse(problems, source, len(scores))
     if values.min() == values.max():
         log.warning("%s: every score is %r; a constant submission ranks nothing", source, values[0])
