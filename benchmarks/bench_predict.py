@@ -47,7 +47,7 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(1)
     lines = [anchor.header(PACKAGES, SEED), f"# data      {given.batch} drawn images of {given.size} px a batch"]
-    lines += ["", f"{'':44}  {'a batch':>10}  {'ratio':>7}  {'asked':8}{'':8}largest error of a logit"]
+    lines += ["", f"{'':44}  {'a batch':>10}  {'ratio':>7}  {'asked':8}{'':10}largest error of a logit"]
     with tempfile.TemporaryDirectory() as folder:
         for name in given.models:
             lines += [str(row) for row in measure(name, Path(folder), given)] + [""]

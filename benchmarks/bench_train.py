@@ -43,7 +43,7 @@ def main() -> None:
     arguments.add_argument("--compile", action="store_true", help="a compiled side too; minutes more")
     given = arguments.parse_args()
     lines = [anchor.header(PACKAGES, SEED), f"# data      batches of {given.batch} random images of {given.size} px"]
-    lines += ["", f"{'':44}  {'a step':>10}  {'ratio':>7}  {'asked':8}{'':8}drift of the loss"]
+    lines += ["", f"{'':44}  {'a step':>10}  {'ratio':>7}  {'asked':8}{'':10}drift of the loss"]
     for name in given.models:
         lines += [str(row) for row in measure(name, given)] + [""]
         print("\n".join(lines[-5:]), flush=True)

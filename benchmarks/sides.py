@@ -57,7 +57,7 @@ class Row(NamedTuple):
         asked = f">= {self.asked:g}" if self.asked else ""
         missed = "  MISSED" if self.asked and self.ratio < self.asked else ""
         return (
-            f"{self.what:44}  {anchor.per_item(self.seconds):>10}  {self.ratio:6.2f}x  {asked:8}{missed:8}{self.error}"
+            f"{self.what:44}  {anchor.per_item(self.seconds):>10}  {self.ratio:6.2f}x  {asked:8}{missed:10}{self.error}"
         )
 
 
