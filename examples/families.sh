@@ -12,7 +12,7 @@
 # Every run takes 660 steps of 32 images (30 epochs of 704), AdamW, warm-up and cosine, strong augmentation, and its last
 # epoch's weights; val is scored once, at the end. One learning rate for all random weights, 1e-3, and 3e-5 for the
 # pretrained ones, both as in real.sh: nothing is tuned for a family. Transformers run in bf16, which they gain from on a
-# CPU. 64 px; EVA-02 70 px, since its patches have 14; MobileNetV2 96 px, since its weights know nothing smaller.
+# CPU. 64 px; EVA-02 70 px, since its patches have 14; MobileNetV2 96 px, nearer to the size of its weights.
 set -euo pipefail
 data=$1 weights=$2 out=$3
 lesionforge=${LESIONFORGE:-lesionforge}

@@ -195,6 +195,7 @@ def test_a_length_for_fresh_epochs_is_refused(blobs: Path, blob_split: Path, tmp
         ({"optim": {"ema_warmup": True}}, "ema_warmup: there is no average to warm up"),
         ({"optim": {"betas": [0.9, 1.5]}}, "less than 1"),
         ({"model": {"std": [0.0, 0.0, 0.0]}}, "greater than 0"),
+        ({"model": {"mean": [0.5, 0.5, 0.5], "init_from": "r"}}, "with init_from they are those of that run"),
     ],
 )
 def test_what_would_do_nothing_or_cannot_be_is_refused(

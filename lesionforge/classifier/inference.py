@@ -15,8 +15,8 @@ from lesionforge.data.loader import Batch, Images, load_batches
 from lesionforge.errors import BadInput
 
 __all__ = [
-    "Accelerator", "DeviceBatch", "Normalise", "Scorer", "build_accelerator", "mean_logit", "on_device", "score_images",
-    "sigmoid", "torch_scorer", "views",
+    "Accelerator", "DeviceBatch", "Normalise", "Scorer", "build_accelerator", "is_out_of_memory", "mean_logit",
+    "on_device", "score_images", "seed_device", "sigmoid", "torch_scorer", "views",
 ]  # fmt: skip
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # (B, S, S, 3) uint8 RGB => (B,) float64 logits

@@ -108,6 +108,12 @@ class ModelConfig(Config):
     timm_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's constructor, e.g. --model.timm_args.pad_type same."""
 
+    @model_validator(mode="after")
+    def one_start(self) -> "ModelConfig":
+        if self.init_from is not None and (self.mean is not None or self.std is not None):
+            raise ValueError("mean, std: with init_from they are those of that run; leave them away")
+        return self
+
 
 class OptimConfig(Config):
     """AdamW with linear warm-up and cosine decay."""

@@ -75,9 +75,8 @@ def prepared_for_prediction(
 def prepared_for_training(net: nn.Module, device: torch.device, precision: str, compile_it: bool = False) -> nn.Module:
     """The model itself, laid out for fast steps; the names in its state dict stay as they are.
 
-    Channels last makes EfficientNet-B0's step on a CPU 1.4 times faster. There, in bf16, depthwise convolutions stay in
-    float32: oneDNN's backward pass of those that have a stride or are larger than 3 x 3 is many times slower in bf16
-    (EfficientNet-B0 by autocast alone: 0.9 of float32's speed; so: 2.0, and EdgeNeXt and ConvNeXt gain a little too).
+    On a CPU in bf16, depthwise convolutions stay in float32: oneDNN's backward pass of those that have a stride or are
+    larger than 3 x 3 is many times slower in bf16 (docs/log.md). What a step gains stands in docs/benchmarks/train.txt.
 
     Raises:
         BadInput: asked to compile on a machine that cannot.
@@ -182,8 +181,8 @@ def keep_depthwise_in_float(net: nn.Module) -> None:
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory instead of giving it back: its pages need not be cleared again in each step.
 
-    With large images on a virtual machine that is a quarter of a pass and more (EfficientNet-B0, 32 images of 224 px:
-    595 ms, then 449 ms). The process then holds the most memory that it ever used. Only glibc has the switch.
+    What that is worth depends on the machine; docs/benchmarks/predict.txt has the plain model with and without it. The
+    process then holds the most memory that it ever used. Only glibc has the switch.
     """
     if sys.platform != "linux":
         return
