@@ -301,7 +301,7 @@ def test_stopped_while_python_imports(words: list[str], tmp_path: Path) -> None:
 
 
 def test_a_second_signal_stops_at_once(forks: Forks, blobs: Path, blob_split: Path, tmp_path: Path) -> None:
-    """In the middle of a step of many seconds: 72 images of 512 px, one at a time; Python hears a signal between calls."""
+    """In the middle of a step of many seconds: 72 images of 512 px, one at a time; signals wait for a call."""
     out = tmp_path / "r"
     text = f"""train --out {out} --data.store {blobs} --data.split {blob_split} --data.image-size 512
         --data.batch-size 72 --model.name test_resnet --model.weights random --val-every 0 --optim.epochs 50
