@@ -29,7 +29,7 @@ import timm.utils
 import torch
 
 from lesionforge import tables
-from lesionforge.classifier import inference, model, speed
+from lesionforge.classifier import speed
 from lesionforge.classifier.device_images import DeviceImages, device_batches, load_device_images
 from lesionforge.classifier.learner import Learner
 from lesionforge.classifier.objective import Objective
@@ -39,6 +39,7 @@ from lesionforge.data.loader import load_batches
 from lesionforge.data.phantom import PhantomConfig, phantom
 from lesionforge.data.prepare import PrepareConfig, prepare
 from lesionforge.data.store import Store, open_store
+from lesionforge.engine import inference, model
 
 SEED, LR = 0, 1e-4
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")

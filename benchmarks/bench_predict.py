@@ -23,7 +23,8 @@ import sides
 import torch
 from safetensors.torch import load_file, save_file
 
-from lesionforge.classifier import inference, model, onnx_file, speed
+from lesionforge.classifier import onnx_file, speed
+from lesionforge.engine import inference, model
 
 SIZE, SEED, STEPS = 224, 0, 8
 MODELS = {"efficientnet": "EfficientNet-B0", "edgenext": "EdgeNeXt-Base", "vit:small": "ViT-small"}

@@ -18,9 +18,9 @@ import numpy as np
 import sides
 import torch
 
-from lesionforge.classifier import inference, model
 from lesionforge.classifier.learner import Learner
 from lesionforge.classifier.objective import Objective
+from lesionforge.engine import inference, model
 
 SEED, STEPS, LR = 0, 3, 1e-4
 MODELS = {

@@ -121,7 +121,7 @@ def print_recipes(words: Sequence[str]) -> None:
 
 
 def print_models(words: Sequence[str]) -> None:
-    from lesionforge.classifier.families import as_text
+    from lesionforge.engine.families import as_text
 
     if words:
         raise BadInput(f"found {len(words)} words, expected none: all models are listed")

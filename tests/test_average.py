@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lesionforge.classifier.average import Average
+from lesionforge.engine.average import Average
 
 
 def averaged(decay: float, warmup: bool, values: list[float]) -> float:

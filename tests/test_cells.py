@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from lesionforge.classifier import model
 from lesionforge.classifier.cells import Cells, as_cells, cells_of, enlarge, enlarging, squares
 from lesionforge.classifier.saliency import architecture_of
+from lesionforge.engine import model
 
 
 @pytest.mark.parametrize(

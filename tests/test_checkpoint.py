@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lesionforge.classifier.checkpoint import KEPT, load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from lesionforge.engine.checkpoint import KEPT, load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from lesionforge.errors import BadInput
 from lesionforge.files import write_whole
 

@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from lesionforge import run, tables
-from lesionforge.classifier import checkpoint, model, trained
 from lesionforge.classifier.export import ExportConfig, export
-from lesionforge.classifier.inference import Normalise
 from lesionforge.classifier.predict import PredictConfig, predict, shards_folder
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.data.mix import draw_mix
 from lesionforge.data.parts import part_of, read_split
 from lesionforge.data.store import open_store
+from lesionforge.engine import checkpoint, model, trained
+from lesionforge.engine.inference import Normalise
 from lesionforge.errors import BadInput
 from lesionforge.evaluation.evaluate import EvaluateConfig, evaluate
 from lesionforge.evaluation.submit import SubmitConfig, submit

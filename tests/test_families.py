@@ -11,12 +11,12 @@ import timm
 import torch
 
 from lesionforge import run, tables
-from lesionforge.classifier import families, model
 from lesionforge.classifier.explain import ExplainConfig, explain
-from lesionforge.classifier.families import FAMILIES, NO_WEIGHTS, NORMALISATIONS
 from lesionforge.classifier.predict import PredictConfig, predict
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.classifier.train import train
+from lesionforge.engine import families, model
+from lesionforge.engine.families import FAMILIES, NO_WEIGHTS, NORMALISATIONS
 from lesionforge.errors import BadInput
 from lesionforge.files import sha256_of_file
 

@@ -27,8 +27,8 @@ import torch
 from conftest import blob
 
 from lesionforge import run, tables
-from lesionforge.classifier.checkpoint import load_checkpoint, save_checkpoint
 from lesionforge.data.store import write_store
+from lesionforge.engine.checkpoint import load_checkpoint, save_checkpoint
 from lesionforge.files import PARTIAL, sha256_of_file
 
 STOP_SECONDS = 10  # the issue's: 10 s + one step; a step here takes milliseconds
@@ -106,7 +106,8 @@ def serve() -> None:
     import numpy.ma  # noqa: F401
 
     from lesionforge import cli, metrics, resolve  # noqa: F401
-    from lesionforge.classifier import learner, members, start, tracking, train, training_data  # noqa: F401
+    from lesionforge.classifier import learner, members, start, train, training_data  # noqa: F401
+    from lesionforge.engine import tracking  # noqa: F401
 
     gc.collect()
     gc.freeze()  # else the children's collector copies every page it looks at
@@ -272,7 +273,7 @@ def test_stopped_before_the_first_step(
     out, chance = tmp_path / "r", random.Random(1)
     for number in (*ENDS, *ENDS):
         command = forks.start([*words, "--out", str(out)])
-        time.sleep(chance.uniform(0, 0.8))
+        time.sleep(chance.uniform(0, 0.35))
         ended = command.stop(number, group=chance.random() < 0.5)
         assert ended.code in ENDS[number], ended.said
     command = forks.start([*words, "--out", str(out)])  # and a kill in the very first second

@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 import torch
 
-from lesionforge.classifier import inference, model
-from lesionforge.classifier.inference import DeviceBatch
 from lesionforge.classifier.learner import MAX_BAD_STEPS, Learner
 from lesionforge.classifier.objective import Objective
-from lesionforge.classifier.optim import optimizer_tensors
+from lesionforge.engine import inference, model
+from lesionforge.engine.inference import DeviceBatch
+from lesionforge.engine.optimizer_state import optimizer_tensors
 from lesionforge.errors import BadInput
 
 SIZE = 32

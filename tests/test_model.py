@@ -7,8 +7,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lesionforge.classifier import model
-from lesionforge.classifier.checkpoint import load_tensors
+from lesionforge.engine import model
+from lesionforge.engine.checkpoint import load_tensors
 from lesionforge.errors import BadInput
 
 TINY = "efficientnet_lite0"

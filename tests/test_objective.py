@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from lesionforge.classifier.inference import DeviceBatch
 from lesionforge.classifier.objective import Objective, Share
+from lesionforge.engine.inference import DeviceBatch
 
 ENTROPY = (0, 5, 0)  # seed, step, process
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lesionforge.classifier import model, onnx_file
-from lesionforge.classifier.families import FAMILIES
-from lesionforge.classifier.inference import Normalise, torch_scorer
+from lesionforge.classifier import onnx_file
+from lesionforge.engine import model
+from lesionforge.engine.families import FAMILIES
+from lesionforge.engine.inference import Normalise, torch_scorer
 from lesionforge.errors import BadInput
 
 onnx = pytest.importorskip("onnx", reason="the extra export is not installed")

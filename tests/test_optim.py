@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lesionforge.classifier import optim
+from lesionforge.engine import optimizer_state, schedule
 from lesionforge.errors import BadInput
 
 BETAS = (0.9, 0.999)
@@ -33,7 +34,7 @@ def settings_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def test_schedule_warms_up_peaks_and_ends_at_the_minimum() -> None:
-    rates = [optim.lr_at(step, 100, 0.1, lr=1e-3, min_lr=1e-5) for step in range(100)]
+    rates = [schedule.lr_at(step, 100, 0.1, lr=1e-3, min_lr=1e-5) for step in range(100)]
     assert rates[0] == pytest.approx(1e-4)  # a tenth of the peak: the first of ten warm-up steps
     assert rates[9] == rates[10] == 1e-3  # the peak ends the warm-up and begins the cosine
     assert rates[99] == pytest.approx(1e-5)
@@ -45,13 +46,13 @@ def test_schedule_is_torchs_cosine() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=19, eta_min=0.01)
     for step in range(20):
-        assert optim.lr_at(step, 20, 0.0, lr=0.1, min_lr=0.01) == pytest.approx(theirs.get_last_lr()[0])
+        assert schedule.lr_at(step, 20, 0.0, lr=0.1, min_lr=0.01) == pytest.approx(theirs.get_last_lr()[0])
         optimizer.step()
         theirs.step()
 
 
 def test_schedule_of_one_step() -> None:
-    assert optim.lr_at(0, 1, 0.05, lr=0.1, min_lr=0.0) == 0.1
+    assert schedule.lr_at(0, 1, 0.05, lr=0.1, min_lr=0.0) == 0.1
 
 
 # -------------------------------------------------------------------------------------------------------------- groups
@@ -126,7 +127,7 @@ def test_a_layer_learns_at_a_share_of_the_rate_of_the_one_above(name: str, dista
 def test_the_head_has_a_rate_of_its_own(name: str, head: str, layer_decay: float | None) -> None:
     model = tiny(name)
     optimizer = optim.build_optimizer(model, 1e-5, 1e-3, layer_decay, 0.05, BETAS)
-    optim.set_lr(optimizer, 1e-5 / 4)  # a quarter down the schedule: both rates follow
+    schedule.set_lr(optimizer, 1e-5 / 4)  # a quarter down the schedule: both rates follow
     settings = settings_of(model, optimizer)
     in_head = {n for n, _ in model.named_parameters() if n in (f"{head}.weight", f"{head}.bias")}
     assert {n for n, (lr, _) in settings.items() if lr > 1e-5 / 4} == in_head
@@ -148,7 +149,7 @@ def test_further_heads_come_last_and_learn_at_the_heads_rate() -> None:
 def test_set_lr_keeps_the_shares() -> None:
     model = tiny("test_vit")
     optimizer = optim.build_optimizer(model, 1e-3, None, 0.5, 0.05, BETAS)
-    optim.set_lr(optimizer, 0.1)
+    schedule.set_lr(optimizer, 0.1)
     assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.1 * 0.5**depth for depth in range(7, -1, -1)]
 
 
@@ -203,7 +204,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Non
     shape = (8, 5) if isinstance(model, nn.Linear) else (2, 3, 160, 160)
     optimizer.zero_grad(set_to_none=True)
     model(torch.randn(shape)).square().mean().backward()
-    optim.set_lr(optimizer, 0.01)
+    schedule.set_lr(optimizer, 0.01)
     optimizer.step()
 
 
@@ -230,8 +231,8 @@ def test_optimizer_goes_on_after_a_save(fresh: Callable[[], tuple[nn.Module, tor
         step(half, half_optimizer, number)
     other, other_optimizer = fresh()
     other.load_state_dict(half.state_dict())
-    saved = {name: value.contiguous() for name, value in optim.optimizer_tensors(half_optimizer).items()}
-    optim.load_optimizer_tensors(other_optimizer, saved)
+    saved = {name: value.contiguous() for name, value in optimizer_state.optimizer_tensors(half_optimizer).items()}
+    optimizer_state.load_optimizer_tensors(other_optimizer, saved)
     step(other, other_optimizer, 2)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
@@ -244,11 +245,11 @@ def test_a_save_while_frozen() -> None:
     model, optimizer = linear()
     model.weight.requires_grad_(False)
     step(model, optimizer, 0)
-    saved = optim.optimizer_tensors(optimizer)
+    saved = optimizer_state.optimizer_tensors(optimizer)
     assert set(saved) == {"1.step", "1.exp_avg", "1.exp_avg_sq"}
     other, other_optimizer = linear()
     other.load_state_dict(model.state_dict())
-    optim.load_optimizer_tensors(other_optimizer, saved)
+    optimizer_state.load_optimizer_tensors(other_optimizer, saved)
     model.weight.requires_grad_(True)
     for m, o in ((model, optimizer), (other, other_optimizer)):
         step(m, o, 1)
@@ -262,7 +263,7 @@ def test_moments_of_other_groups_are_refused() -> None:
     model(torch.zeros(1, 3, 160, 160)).sum().backward()
     one.step()
     with pytest.raises(BadInput, match=r"the saved optimizer does not fit: exp_avg of parameter \d+ has the shape \["):
-        optim.load_optimizer_tensors(two, optim.optimizer_tensors(one))
+        optimizer_state.load_optimizer_tensors(two, optimizer_state.optimizer_tensors(one))
     _, small = linear()
     with pytest.raises(BadInput, match=r"exp_avg of parameter 7 has the shape \[3\], expected none; .* another --out"):
-        optim.load_optimizer_tensors(small, {"7.step": torch.ones(()), "7.exp_avg": torch.zeros(3)})
+        optimizer_state.load_optimizer_tensors(small, {"7.step": torch.ones(()), "7.exp_avg": torch.zeros(3)})

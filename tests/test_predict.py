@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from lesionforge import run, tables
-from lesionforge.classifier import checkpoint
 from lesionforge.classifier import predict as predict_module
-from lesionforge.classifier.inference import sigmoid
 from lesionforge.classifier.predict import PredictConfig, predict
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.classifier.train import train
 from lesionforge.data.challenge_write import ImageWriter
 from lesionforge.data.store import open_store
+from lesionforge.engine import checkpoint
+from lesionforge.engine.inference import sigmoid
 from lesionforge.errors import BadInput
 
 

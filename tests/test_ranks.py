@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lesionforge import run, tables
-from lesionforge.classifier import inference, ranks
-from lesionforge.classifier.checkpoint import load_tensors
 from lesionforge.data import sampler
 from lesionforge.data.loader import places_of
+from lesionforge.engine import inference, ranks
+from lesionforge.engine.checkpoint import load_tensors
 from lesionforge.errors import BadInput
 
 SECONDS = 240  # two processes on two cores load torch in one minute at worst

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lesionforge.classifier import model, saliency
+from lesionforge.classifier import saliency
 from lesionforge.classifier.saliency import CNN, OTHER, TRANSFORMER, explain_images, with_random_weights
+from lesionforge.engine import model
 from lesionforge.errors import BadInput
 
 pytestmark = pytest.mark.skipif(

@@ -11,11 +11,11 @@ import torch
 from conftest import blob
 
 from lesionforge import run, tables
-from lesionforge.classifier import inference, model
-from lesionforge.classifier.checkpoint import load_tensors
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.classifier.train import build_model, train
 from lesionforge.data.store import write_store
+from lesionforge.engine import inference, model
+from lesionforge.engine.checkpoint import load_tensors
 from lesionforge.errors import BadInput
 
 

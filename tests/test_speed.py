@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from lesionforge.classifier import speed
-from lesionforge.classifier.families import FAMILIES
-from lesionforge.classifier.model import batch_norms, build_model
+from lesionforge.engine.families import FAMILIES
+from lesionforge.engine.model import batch_norms, build_model
 from lesionforge.errors import BadInput
 
 TINY = [name for name in FAMILIES if name.endswith(":tiny")]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lesionforge import run, tables
-from lesionforge.classifier import checkpoint, model
 from lesionforge.classifier.start import refuse_seen_before, start_from
+from lesionforge.engine import checkpoint, model
 from lesionforge.errors import BadInput
 
 

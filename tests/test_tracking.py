@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lesionforge import run
-from lesionforge.classifier.tracking import Tracker
+from lesionforge.engine.tracking import Tracker
 from lesionforge.errors import BadInput
 
 

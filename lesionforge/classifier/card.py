@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from lesionforge import run, tables
-from lesionforge.classifier.model import HUB, Built
-from lesionforge.classifier.tracking import read_metrics
+from lesionforge.engine.model import HUB, Built
+from lesionforge.engine.tracking import read_metrics
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json, sha256_of_file
 

@@ -13,11 +13,11 @@ import polars as pl
 import torch
 
 from lesionforge.classifier.device_augment import augmented, upload
-from lesionforge.classifier.inference import DeviceBatch
 from lesionforge.data import augment
 from lesionforge.data.draws import Parameters
 from lesionforge.data.loader import locate, places_of, read_image
 from lesionforge.data.store import Store
+from lesionforge.engine.inference import DeviceBatch
 from lesionforge.errors import BadInput
 from lesionforge.tables import HEIGHT, IMAGE_ID, WIDTH
 

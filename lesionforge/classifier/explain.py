@@ -77,7 +77,8 @@ def explain(config: ExplainConfig) -> None:
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import explained_lesions, focus_tables, focus_text, inference, sheets
+    from lesionforge.classifier import explained_lesions, focus_tables, focus_text, sheets
+    from lesionforge.engine import inference
 
     if run.already_done(config.out, config):
         refuse_other_weights(config)
@@ -137,7 +138,8 @@ def refuse_other_weights(config: ExplainConfig) -> None:
 def read_subjects(config: ExplainConfig) -> list[Subject]:
     """The runs with their lesions, all that can be refused looked at."""
     from lesionforge import tables
-    from lesionforge.classifier import saliency, trained
+    from lesionforge.classifier import saliency
+    from lesionforge.engine import trained
 
     subjects = []
     for folder, name in zip(config.runs, names_of(config.runs), strict=True):
@@ -176,9 +178,9 @@ def names_of(folders: tuple[Path, ...]) -> list[str]:
 def lesions_of(config: ExplainConfig, folder: Path) -> "tuple[Store, pl.DataFrame]":
     """The store and the lesions that a run may be explained on."""
     from lesionforge import tables
-    from lesionforge.classifier.trained import read_config
     from lesionforge.data.parts import part_of, read_split
     from lesionforge.data.store import open_store
+    from lesionforge.engine.trained import read_config
 
     columns = [tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET]
     if config.store is not None:
@@ -203,8 +205,9 @@ def explain_run(
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import inference, saliency, trained
+    from lesionforge.classifier import saliency
     from lesionforge.data.loader import load_batches
+    from lesionforge.engine import inference, trained
 
     built = trained.load_run(subject.folder)
     models = [built, *(saliency.with_random_weights(built, config.seed, i) for i in range(config.num_random))]

@@ -33,7 +33,8 @@ class ExportConfig(Config):
 
 def export(config: ExportConfig) -> None:
     """Write the folder whole, after timm has made the same model of it and ONNX Runtime the same logits."""
-    from lesionforge.classifier import card, model, onnx_file, trained
+    from lesionforge.classifier import card, onnx_file
+    from lesionforge.engine import model, trained
 
     trained.require_trained(config.run)
     done = read_json(config.run / run.DONE)

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lesionforge.classifier import inference, model, optim, ranks, speed
-from lesionforge.classifier.average import Average
-from lesionforge.classifier.checkpoint import Checkpoint
-from lesionforge.classifier.inference import Accelerator, DeviceBatch
+from lesionforge.classifier import optim, speed
 from lesionforge.classifier.objective import Objective
 from lesionforge.data.store import Store
+from lesionforge.engine import inference, model, optimizer_state, ranks, schedule
+from lesionforge.engine.average import Average
+from lesionforge.engine.checkpoint import Checkpoint
+from lesionforge.engine.inference import Accelerator, DeviceBatch
 from lesionforge.errors import BadInput
 
 log = logging.getLogger("lesionforge")
@@ -121,7 +122,7 @@ class Learner:
         self.net.train()
         for layer in self.still:
             layer.eval()
-        optim.set_lr(self.optimizer, lr)
+        schedule.set_lr(self.optimizer, lr)
         before = {name: tensor.clone() for name, tensor in self.raw.named_buffers()}
         loss = self.gradients(batch, before)
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.params if p.grad is not None], self.max_norm)
@@ -269,7 +270,7 @@ class Learner:
         parts = {
             "model": self.raw.state_dict(),
             "auxiliary": self.extra.state_dict() if self.extra else {},
-            "optimizer": optim.optimizer_tensors(self.optimizer),
+            "optimizer": optimizer_state.optimizer_tensors(self.optimizer),
             "ema": self.average.tensors if self.average else {},
             "best": self.best,
         }
@@ -283,7 +284,7 @@ class Learner:
         model.load_weights(self.raw, found.part("model"), path)
         if self.extra is not None:
             model.load_weights(self.extra, found.part("auxiliary"), path)
-        optim.load_optimizer_tensors(self.optimizer, found.part("optimizer"))
+        optimizer_state.load_optimizer_tensors(self.optimizer, found.part("optimizer"))
         if self.average is not None:
             self.average.restore(found.part("ema"), found.facts["num_averaged"])
         self.best = found.part("best")

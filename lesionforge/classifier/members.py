@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from lesionforge import run, tables
-from lesionforge.classifier import inference, start, trained, training_data
+from lesionforge.classifier import start, training_data
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.data.parts import NEVER_HELD_OUT, part_of, read_split, read_split_table
 from lesionforge.data.store import open_store
+from lesionforge.engine import inference, trained
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json, write_json
 from lesionforge.metrics import pauc, roc_auc

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lesionforge.classifier import blend, losses
-from lesionforge.classifier.inference import DeviceBatch
+from lesionforge.engine.inference import DeviceBatch
 
 Outputs = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lesionforge.classifier.inference import Normalise, Scorer, torch_scorer
-from lesionforge.classifier.model import Built
+from lesionforge.engine.inference import Normalise, Scorer, torch_scorer
+from lesionforge.engine.model import Built
 from lesionforge.errors import BadInput
 from lesionforge.files import sha256_of_file
 

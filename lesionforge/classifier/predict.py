@@ -103,7 +103,7 @@ def predict(config: PredictConfig) -> None:
 def work_folder(config: PredictConfig) -> "Iterator[tuple[Path, Callable[[], None]]]":
     """The folder that gets the predictions, its log open; and what to call once nothing more can be refused."""
     if config.run is not None:
-        from lesionforge.classifier.trained import runs_of
+        from lesionforge.engine.trained import runs_of
 
         runs_of(config.run)
         with run.logged(config.run):
@@ -117,9 +117,9 @@ def work_folder(config: PredictConfig) -> "Iterator[tuple[Path, Callable[[], Non
 
 def images_of(config: PredictConfig) -> "tuple[dict[str, pl.DataFrame], Store | LooseImages]":
     """{part: rows to score}, and where their images lie."""
-    from lesionforge.classifier import trained
     from lesionforge.data.loose import open_loose
     from lesionforge.data.store import open_store
+    from lesionforge.engine import trained
 
     if config.store is not None or config.images is not None:
         refuse_path(config.name)
@@ -282,7 +282,7 @@ def write_predictions(path: Path, rows: "pl.DataFrame", part: str, logits: "np.n
     import polars as pl
 
     from lesionforge import tables
-    from lesionforge.classifier.inference import sigmoid
+    from lesionforge.engine.inference import sigmoid
 
     known = rows.select(tables.IMAGE_ID, tables.PATIENT_ID, pl.lit(part).alias(tables.PART), tables.TARGET)
     scores = pl.Series(tables.SCORE, sigmoid(logits)), pl.Series(tables.LOGIT, logits)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lesionforge.classifier.cells import Cells, cells_of, enlarge, squares
-from lesionforge.classifier.model import Built, rebuild
+from lesionforge.engine.model import Built, rebuild
 from lesionforge.errors import BadInput
 
 METHODS = ("grad_cam", "grad_cam_pp", "hirescam", "rollout")

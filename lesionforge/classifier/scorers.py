@@ -10,10 +10,11 @@ import polars as pl
 import torch
 
 from lesionforge import run
-from lesionforge.classifier import inference, onnx_file, speed, trained
-from lesionforge.classifier.model import Built
+from lesionforge.classifier import onnx_file, speed
 from lesionforge.config import HardwareConfig
 from lesionforge.data.loader import Images
+from lesionforge.engine import inference, trained
+from lesionforge.engine.model import Built
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from lesionforge import run, tables
-from lesionforge.classifier import model, trained
 from lesionforge.data.parts import read_split
+from lesionforge.engine import model, trained
 from lesionforge.errors import BadInput
 from lesionforge.recipe import read_recipe
 

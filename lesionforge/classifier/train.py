@@ -19,10 +19,10 @@ from lesionforge.progress import in_words, progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from lesionforge.classifier import model
-    from lesionforge.classifier.inference import Accelerator, DeviceBatch
     from lesionforge.classifier.learner import Learner
     from lesionforge.classifier.training_data import Orders, TrainingData
+    from lesionforge.engine import model
+    from lesionforge.engine.inference import Accelerator, DeviceBatch
 
 log = logging.getLogger("lesionforge")
 
@@ -31,14 +31,15 @@ def train(config: TrainConfig) -> None:
     """Train, resume, or leave a finished run alone. The weights, the mix and the metrics lie in `config.out`."""
     if run.num_processes() == 1 and run.already_done(config.out, config):  # before torch is loaded
         return
-    from lesionforge.classifier import inference, members, ranks
+    from lesionforge.classifier import members
+    from lesionforge.engine import inference, ranks
 
     accelerator = inference.build_accelerator(config.hardware.device, config.optim.precision)
     with ranks.quiet_unless_first(accelerator):
         if config.data.fold != "all" and config.num_seeds == 1:
             train_one(config, accelerator)
             return
-        with ranks.run_folder(accelerator, config) as (done, keep):
+        with ranks.run_folder(accelerator, "train", config) as (done, keep):
             if done:
                 return
             runs = members.member_configs(config)
@@ -57,11 +58,11 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
     import torch
 
     from lesionforge import tables
-    from lesionforge.classifier import checkpoint, optim, ranks, tracking
+    from lesionforge.engine import checkpoint, ranks, schedule, tracking
 
     started = time.monotonic()
     first = accelerator.is_main_process
-    with ranks.run_folder(accelerator, config) as (done, keep):
+    with ranks.run_folder(accelerator, "train", config) as (done, keep):
         if done:
             return
         data, orders = read_everything(config, accelerator)
@@ -80,7 +81,7 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
 
         def lr_of(step: int) -> float:
             least = min(config.optim.min_lr, config.optim.lr)
-            return optim.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, least)
+            return schedule.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, least)
 
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
         with run.stop_signals() as stop_signal:  # before this there is nothing to save: a signal ends the process
@@ -177,7 +178,8 @@ def is_stopping_early(config: TrainConfig, learner: "Learner") -> bool:
 def read_everything(config: TrainConfig, accelerator: "Accelerator") -> "tuple[TrainingData, Orders]":
     """Data and orders; process 0 draws and writes the mix, then the others read it."""
     from lesionforge import tables
-    from lesionforge.classifier import ranks, start, training_data
+    from lesionforge.classifier import start, training_data
+    from lesionforge.engine import ranks
 
     def read() -> "TrainingData":
         assert config.data.fold != "all"  # a member has its own
@@ -200,7 +202,8 @@ def read_everything(config: TrainConfig, accelerator: "Accelerator") -> "tuple[T
 
 def build_model(config: TrainConfig) -> "model.Built":
     """The model with its first weights."""
-    from lesionforge.classifier import model, start
+    from lesionforge.classifier import start
+    from lesionforge.engine import model
 
     rates = {"drop_path_rate": config.model.drop_path_rate, "drop_rate": config.model.drop_rate}
     weights = config.model.weights if config.model.init_from is None else model.RANDOM
@@ -220,26 +223,23 @@ def build_model(config: TrainConfig) -> "model.Built":
 
 def build_learner(config: TrainConfig, accelerator: "Accelerator", data: "TrainingData", orders: "Orders") -> "Learner":
     """The model, what it is charged for, and how it learns."""
-    from lesionforge.classifier import losses, ranks, training_data
-    from lesionforge.classifier.learner import Learner
-    from lesionforge.classifier.objective import Objective
+    from lesionforge.classifier import learner, losses, objective, training_data
+    from lesionforge.engine import ranks
 
     loss = config.loss.model_dump(exclude={"auxiliary", "positive_weight"})
     with ranks.same_fate(accelerator):
-        classes = (
-            None if config.loss.auxiliary is None else training_data.diagnosis_classes(data, config.loss.auxiliary)
-        )
-        objective = Objective(
+        column = config.loss.auxiliary
+        classes = None if column is None else training_data.diagnosis_classes(data, column)
+        goal = objective.Objective(
             classes=classes,
             positive_weight=losses.positive_weight_of(config.loss.positive_weight, orders.targets[orders.of(0)]),
             **loss,
         )
         built = build_model(config)
-    steps = config.optim.model_dump(
-        exclude={"epochs", "min_lr", "warmup_fraction", "precision", "freeze_epochs", "patience"}
-    )
-    return Learner(
-        built, accelerator, objective, config.seed, freeze_batch_norm=config.model.freeze_batch_norm,
+    of_the_loop = {"epochs", "min_lr", "warmup_fraction", "precision", "freeze_epochs", "patience"}
+    steps = config.optim.model_dump(exclude=of_the_loop)
+    return learner.Learner(
+        built, accelerator, goal, config.seed, freeze_batch_norm=config.model.freeze_batch_norm,
         compile=config.hardware.compile, halve_micro_batch=config.hardware.halve_micro_batch, **steps,
     )  # fmt: skip
 
@@ -248,8 +248,8 @@ def build_batches(
     config: TrainConfig, accelerator: "Accelerator", data: "TrainingData", orders: "Orders", built: "model.Built"
 ) -> "Callable[[int, int], Iterator[DeviceBatch]]":
     """(epoch, first batch) -> this process's share of the epoch's batches, on its device."""
-    from lesionforge.classifier import inference
     from lesionforge.data import augment, loader
+    from lesionforge.engine import inference
 
     augmentation = augment.build_augmentation(config.augment)
     threads, share = config.hardware.loader_threads, (accelerator.process_index, accelerator.num_processes)
@@ -278,8 +278,8 @@ def build_batches(
 
 def finish(config: TrainConfig, learner: "Learner", orders: "Orders") -> None:
     """The weights, the record, and an end to the checkpoints."""
-    from lesionforge.classifier import checkpoint
     from lesionforge.data import sampler
+    from lesionforge.engine import checkpoint
 
     num_epochs = learner.step // orders.steps_per_epoch
     num_seen, num_benign = sampler.distinct_seen(map(orders.of, range(num_epochs)), orders.targets == 0)

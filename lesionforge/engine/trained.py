@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from lesionforge import run
-from lesionforge.classifier import checkpoint, model
+from lesionforge.engine import checkpoint, model
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json
 

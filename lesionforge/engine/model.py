@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lesionforge import run
-from lesionforge.classifier.families import FAMILIES, Family
+from lesionforge.engine.families import FAMILIES, Family
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json, sha256_of_file, write_json
 

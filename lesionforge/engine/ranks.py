@@ -79,7 +79,7 @@ def require_even_shares(accelerator: Accelerator, batch_size: int, sampler: str)
 
 
 @contextmanager
-def run_folder(accelerator: Accelerator, config: Config) -> Iterator[tuple[bool, Callable[[], None]]]:
+def run_folder(accelerator: Accelerator, verb: str, config: Config) -> Iterator[tuple[bool, Callable[[], None]]]:
     """(whether it is finished, `keep`) of a run folder, which process 0 makes, locks and logs to: `run.started`."""
     done = False
     with same_fate(accelerator):
@@ -88,7 +88,7 @@ def run_folder(accelerator: Accelerator, config: Config) -> Iterator[tuple[bool,
     if told_by_first(accelerator, done):
         yield True, lambda: None
     elif accelerator.is_main_process:
-        with run.started(config.out, "train", config) as keep:  # type: ignore[attr-defined]
+        with run.started(config.out, verb, config) as keep:  # type: ignore[attr-defined]
             yield False, keep
     else:
         yield False, lambda: None
