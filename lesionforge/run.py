@@ -12,10 +12,8 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +63,20 @@ MODEL_CONFIG = "config.json"
 MODEL_WEIGHTS = "model.safetensors"
 CARD = "README.md"
 ONNX = "model.onnx"
+# a generator; the manifest and what it saw are copied into the stores of its images, one pair a generator
+GENERATOR = "generator.json"
+SEEN = "seen.parquet"
+PROVENANCE = "provenance"  # folder of GENERATOR_ID.json and GENERATOR_ID.parquet, and SOURCES
+SOURCES = "sources.parquet"  # real images that generated ones start from
+CAPTIONS = "captions.parquet"
+PIPELINE, PRIOR, ADAPTER = "pipeline", "prior", "adapter"  # diffusers folders
+EPOCHS = "epochs"  # folder of epoch-NNNN, what was kept on the way
+SAMPLES_FOLDER = "samples"  # folder of epoch-NNNN.png
+# generated images
+RAW = "raw"  # a store of a few images as the generator made them, before they were formatted
+SHARDS = "shards"
+# an audit
+VERDICTS, AUDIT, REPORT, PAIRS = "verdicts.parquet", "audit.json", "report.html", "pairs.png"
 # a picture of the augmentation
 PREVIEW = "preview.png"
 # an explanation; a sheet for each run besides, sheet-RUN.png
@@ -75,7 +87,6 @@ FOCUS_LESIONS = "focus-lesions.parquet"
 # a submission
 SUBMISSION = "submission.csv"
 
-SAME_SIGNAL_SECONDS = 1.0  # a signal to the whole group is passed on by torchrun or srun too: two, and one is meant
 MOST_DIFFERENCES = 8  # keys that a refusal names, our choice
 RECORDED_PACKAGES = ("torch", "timm", "numpy", "polars", "opencv-python-headless", "accelerate", "safetensors", "h5py")
 
@@ -263,35 +274,3 @@ def version(package: str) -> str | None:
 
 def now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """In the block, the first SIGTERM or Ctrl-C only sets a flag, so that work can end at a safe place.
-
-    Yields a function that returns the signal's number once one has come; a second signal acts at once.
-    """
-    received: list[tuple[int, float]] = []  # number, time
-
-    def note(number: int, frame: object) -> None:
-        if not received:
-            received.append((number, time.monotonic()))
-            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            with suppress(OSError):  # not by the log: the signal may have come while a line was being written
-                os.write(2, f"{name}: saving, then stopping; once more stops at once\n".encode())
-        elif time.monotonic() - received[0][1] > SAME_SIGNAL_SECONDS:
-            restore()
-            signal.raise_signal(number)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield lambda: None
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: received[0][0] if received else None
-    finally:
-        restore()

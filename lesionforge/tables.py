@@ -56,6 +56,19 @@ OTHER_RUN, DIFFERENCE, VERDICT = "other_run", "difference", "verdict"
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one
 
+# provenance of a generated image, in the samples of its store
+GENERATOR = "generator"  # id of the generator's manifest, 64 hexadecimal digits
+GENERATION = "generation"  # text_to_image, image_to_image or inpainting
+PROMPT, NEGATIVE_PROMPT, SEED = "prompt", "negative_prompt", "seed"
+GUIDANCE_SCALE, NUM_INFERENCE_STEPS, SCHEDULER = "guidance_scale", "num_inference_steps", "scheduler"
+STRENGTH, SOURCE_IMAGE = "strength", "source_image"  # of image-to-image and inpainting; null otherwise
+CHECKPOINT = "checkpoint"  # "last", or epoch-NNNN
+BASE_SHA256, ADAPTER_SHA256, SPLIT_SHA256 = "base_sha256", "adapter_sha256", "split_sha256"
+JPEG_QUALITY = "jpeg_quality"
+
+# an audit's verdicts
+VERDICT_REASON, COPY_SCORE, NEAREST_IMAGE, DUPLICATE_OF = "reason", "copy_score", "nearest_image", "duplicate_of"
+
 # the challenge's files (isic-2024-challenge)
 ISIC_ID = "isic_id"
 AGE, SEX, SITE, DIAMETER = "age_approx", "sex", "anatom_site_general", "clin_size_long_diam_mm"

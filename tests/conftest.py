@@ -76,3 +76,19 @@ def blob_split(blobs: Path) -> Path:
     parts = ["train"] * 72 + ["val"] * 24 + ["test"] * 24
     tables.write_table(path, pl.DataFrame({tables.IMAGE_ID: [f"ISIC_{i:07d}" for i in range(120)], tables.PART: parts}))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a Stable Diffusion 1.x pipeline with random weights, about 1 M parameters, for images of 64 px."""
+    from tiny_pipelines import write_tiny_sd
+
+    return write_tiny_sd(tmp_path_factory.mktemp("pipelines") / "sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an SDXL pipeline with random weights, for images of 64 px."""
+    from tiny_pipelines import write_tiny_sdxl
+
+    return write_tiny_sdxl(tmp_path_factory.mktemp("pipelines") / "sdxl")

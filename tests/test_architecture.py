@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lesionforge"
 
 # Room -> floor. An import may only go to a lower floor, or stay in its own room.
 FLOORS = {"ground": 1, "data": 2, "engine": 3, "classifier": 4, "diffusion": 4, "evaluation": 4, "cli": 6}
-GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap"}
+GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap", "signals"}
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict", "explain", "export"},

@@ -26,7 +26,7 @@ import pytest
 import torch
 from conftest import blob
 
-from lesionforge import run, tables
+from lesionforge import run, signals, tables
 from lesionforge.data.store import write_store
 from lesionforge.engine.checkpoint import load_checkpoint, save_checkpoint
 from lesionforge.files import PARTIAL, sha256_of_file
@@ -311,7 +311,7 @@ def test_a_second_signal_stops_at_once(forks: Forks, blobs: Path, blob_split: Pa
     until(lambda: num_begun(out), command)
     os.kill(command.pid, signal.SIGTERM)
     until(lambda: "saving, then stopping" in command.said.read_text(), command)
-    time.sleep(run.SAME_SIGNAL_SECONDS + 0.2)
+    time.sleep(signals.SAME_SIGNAL_SECONDS + 0.2)
     sent = time.monotonic()
     assert command.stop(signal.SIGTERM).code == -signal.SIGTERM
     assert time.monotonic() - sent < 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lesionforge import run
+from lesionforge import run, signals
 from lesionforge.config import Config
 from lesionforge.errors import BadInput
 from lesionforge.files import PARTIAL
@@ -105,12 +105,12 @@ def test_the_first_signal_sets_a_flag_and_a_second_acts_at_once(number: signal.S
     """torchrun passes on what the group got already: within a second, two are one."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that this test survives it
     try:
-        with run.stop_signals() as stop_signal:
+        with signals.stop_signals() as stop_signal:
             assert stop_signal() is None
             for _ in range(3):
                 signal.raise_signal(number)
                 assert stop_signal() == number
-            time.sleep(run.SAME_SIGNAL_SECONDS + 0.05)
+            time.sleep(signals.SAME_SIGNAL_SECONDS + 0.05)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler

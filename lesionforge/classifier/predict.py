@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lesionforge import run
+from lesionforge import run, signals
 from lesionforge.config import Config, HardwareConfig
 from lesionforge.errors import BadInput
 from lesionforge.files import locked, read_json, write_json
@@ -77,7 +77,7 @@ def predict(config: PredictConfig) -> None:
     """
     from lesionforge.classifier import scorers
 
-    with work_folder(config) as (folder, keep), run.stop_signals() as stop_signal:
+    with work_folder(config) as (folder, keep), signals.stop_signals() as stop_signal:
         todo, source = images_of(config)
         if not todo:
             return

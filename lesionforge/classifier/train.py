@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from lesionforge import run
+from lesionforge import run, signals
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.progress import in_words, progress
 
@@ -84,7 +84,7 @@ def train_one(config: TrainConfig, accelerator: "Accelerator") -> None:
             return schedule.lr_at(step, num_steps, config.optim.warmup_fraction, config.optim.lr, least)
 
         first_step, earlier_seconds, last_save = learner.step, learner.seconds, time.monotonic()
-        with run.stop_signals() as stop_signal:  # before this there is nothing to save: a signal ends the process
+        with signals.stop_signals() as stop_signal:  # before this there is nothing to save: a signal ends the process
             with (
                 tracking.Tracker(
                     config.out, first_step, config.track.wandb, config.track.project, config.model_dump(mode="json")
