@@ -72,11 +72,15 @@ CAPTIONS = "captions.parquet"
 PIPELINE, PRIOR, ADAPTER = "pipeline", "prior", "adapter"  # diffusers folders
 EPOCHS = "epochs"  # folder of epoch-NNNN, what was kept on the way
 SAMPLES_FOLDER = "samples"  # folder of epoch-NNNN.png
+FIGURE4A = "figure4a.png"
 # generated images
 RAW = "raw"  # a store of a few images as the generator made them, before they were formatted
 SHARDS = "shards"
 # an audit
 VERDICTS, AUDIT, REPORT, PAIRS = "verdicts.parquet", "audit.json", "report.html", "pairs.png"
+COPY_SCORES, SPECTRUM, SHOWN = "copy-scores.png", "spectrum.png", "images.png"
+FUNNEL, SETS, SPECTRA, SUBTYPES = "funnel.csv", "sets.csv", "spectra.csv", "subtypes.csv"
+SHORTCUT, PAIRS_TABLE = "shortcut.csv", "pairs.csv"
 # a picture of the augmentation
 PREVIEW = "preview.png"
 # an explanation; a sheet for each run besides, sheet-RUN.png

@@ -66,6 +66,9 @@ CHECKPOINT = "checkpoint"  # "last", or epoch-NNNN
 BASE_SHA256, ADAPTER_SHA256, SPLIT_SHA256 = "base_sha256", "adapter_sha256", "split_sha256"
 JPEG_QUALITY = "jpeg_quality"
 
+# shards of an unfinished generation: number of the image, its bytes, and as PNG before it was formatted
+NUMBER, ENCODED, AS_MADE = "number", "encoded", "as_made"
+
 # an audit's verdicts
 VERDICT_REASON, COPY_SCORE, NEAREST_IMAGE, DUPLICATE_OF = "reason", "copy_score", "nearest_image", "duplicate_of"
 

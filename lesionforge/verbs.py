@@ -16,6 +16,13 @@ VERBS = {
     "prepare": Verb("data.prepare", "PrepareConfig", "Turn HDF5 or a folder of images, with its CSV, into a store."),
     "split": Verb("data.split", "SplitConfig", "Deal a store's images to train, val and test, or to folds."),
     "preview": Verb("data.preview", "PreviewConfig", "Show what the augmentation does, as one picture."),
+    "finetune": Verb("diffusion.finetune", "FinetuneConfig", "Teach a generator malignant lesions, from part train."),
+    "generate": Verb(
+        "diffusion.generate", "GenerateConfig", "Make candidates from a generator, with all that made each on record."
+    ),
+    "audit": Verb(
+        "diffusion.audit", "AuditConfig", "Judge candidates: copies, artefacts, likeness; keep the sound as a store."
+    ),
     "train": Verb("classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
     "predict": Verb(
         "classifier.predict", "PredictConfig", "Score images with a trained run, an exported folder or ONNX."

@@ -18,6 +18,7 @@ GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve"
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict", "explain", "export"},
+    "diffusion": {"finetune", "generate"},
     "evaluation": {"evaluate", "ensemble", "submit"},
 }
 
@@ -26,8 +27,12 @@ DOORS = {
     "timm": {"engine.model", "classifier.optim"},
     "accelerate": {"engine.inference", "engine.ranks"},
     "h5py": {"data.challenge_read", "data.challenge_write"},
-    "cv2": {"data.pixels", "data.augment", "data.lesions", "data.lesion_measures", "data.textures", "data.lesion_mask"},
-    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability"},
+    "cv2": {"data.pixels", "data.augment", "data.lesions", "data.lesion_measures", "data.textures", "data.lesion_mask",
+            "diffusion.output_format"},
+    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids"},
+    "diffusers": {"diffusion.pipeline", "diffusion.sampling", "diffusion.scratch", "diffusion.methods", "diffusion.building"},
+    "transformers": {"diffusion.pipeline", "diffusion.scratch"},
+    "peft": {"diffusion.methods"},
     "cyclopts": {"cli"},
     "wandb": {"engine.tracking"},
     "kagglehub": {"data.download"},
@@ -36,6 +41,7 @@ DOORS = {
     "onnx": {"classifier.onnx_file"},
     "onnxruntime": {"classifier.onnx_file"},
     "onnxscript": {"classifier.onnx_file"},
+    "torchmetrics": {"diffusion.fidelity", "diffusion.fidelity_images"},
 }
 FORBIDDEN = {"pickle", "joblib", "pandas", "albumentations", "scipy", "lightning"}  # no module of the package
 

@@ -91,3 +91,40 @@ def test_a_folder_without_a_mix_is_refused(tmp_path: Path) -> None:
         refuse_seen_before(folder, held_out())
     with pytest.raises(BadInput, match="no such folder"):
         refuse_seen_before(tmp_path / "nowhere", held_out())
+
+
+@pytest.mark.parametrize(
+    ("ids", "patients", "hashes", "what"),
+    [
+        (["ISIC_2"], ["IP_8"], ["bb"], "images"),
+        (["X_2"], [None], ["aa"], "images, byte for byte,"),
+        (["X_3"], ["IP_1"], [None], "images of patients"),
+    ],
+)
+def test_a_run_on_images_of_a_generator_that_saw_val_or_test_is_refused(
+    tmp_path: Path, ids: list[str], patients: list[str | None], hashes: list[str | None], what: str
+) -> None:
+    """Known from the run itself: the store of the synthetic images may be gone."""
+    folder = finished(tmp_path / "before", ["ISIC_9", "SYN_1"], ["IP_9", "IP_9"])
+    own = held_out(sha256=["aa", None])
+    seen = {tables.IMAGE_ID: ["ISIC_9"], tables.PATIENT_ID: ["IP_9"], tables.SHA256: ["99"], tables.GENERATOR: ["g"]}
+    tables.write_table(folder / run.SEEN, pl.DataFrame(seen))
+    refuse_seen_before(folder, own)
+    leak = {tables.IMAGE_ID: ids, tables.PATIENT_ID: patients, tables.SHA256: hashes, tables.GENERATOR: ["g"]}
+    tables.write_table(folder / run.SEEN, pl.concat([pl.DataFrame(seen), pl.DataFrame(leak)], how="vertical_relaxed"))
+    said = (
+        f"has learned from synthetic images whose generator saw {what} of this run's val or test, 1 of them: {ids[0]}"
+    )
+    with pytest.raises(BadInput, match=said):
+        refuse_seen_before(folder, own)
+
+
+def test_a_run_on_images_of_an_unknown_generator_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "before", ["ISIC_9", "SYN_1"], ["IP_9", "IP_9"])
+    mix = tables.read_table(folder / run.MIX)
+    for sources, is_refused in ((["real", "real"], False), (["real", "synthetic"], True)):
+        tables.write_table(folder / run.MIX, mix.with_columns(pl.Series(tables.SOURCE, sources)))
+        if not is_refused:
+            refuse_seen_before(folder, held_out())
+    with pytest.raises(BadInput, match=r"learned from synthetic images and has no seen\.parquet, so what their gen"):
+        refuse_seen_before(folder, held_out())

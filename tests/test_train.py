@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
-from conftest import blob
+from synthetic_stores import write_synthetic_store
 
 from lesionforge import run, tables
 from lesionforge.classifier.train import TrainConfig, train
-from lesionforge.data.store import write_store
 from lesionforge.errors import BadInput
 from lesionforge.files import sha256_of_file
 from lesionforge.recipe import read_recipe
@@ -229,20 +227,8 @@ def test_synthetic_lesions_join_the_mix_by_the_path_of_their_store(
     blobs: Path, blob_split: Path, tmp_path: Path
 ) -> None:
     """They come from another store, are drawn as asked, and val knows none of them."""
-    synthetic = tmp_path / "synthetic"
-    synthetic.mkdir()
-    rng = np.random.default_rng(5)
-    ids = [f"gen_{i}" for i in range(6)]
-    samples = pl.DataFrame(
-        {
-            tables.IMAGE_ID: ids,
-            tables.PATIENT_ID: pl.Series([None] * 6, dtype=pl.String),
-            tables.TARGET: pl.Series([1] * 6, dtype=pl.Int8),
-            tables.SOURCE: [tables.SYNTHETIC] * 6,
-        }
-    )
-    write_store(synthetic, [(image_id, blob(rng, True)) for image_id in ids], samples)
-    run.mark_done(synthetic)
+    seen = pl.read_parquet(blobs / run.SAMPLES).head(3).select(tables.IMAGE_ID, tables.PATIENT_ID, tables.SHA256)
+    synthetic = write_synthetic_store(tmp_path / "synthetic", seen)
     data = {"synthetic": [synthetic], "mix": {"malignant": 5, "benign": 20, "synthetic_malignant": 5}}
     train(config_of(tmp_path / "r", blobs, blob_split, data=data, optim={"epochs": 1}))
     mix = pl.read_parquet(tmp_path / "r" / run.MIX)
@@ -250,3 +236,5 @@ def test_synthetic_lesions_join_the_mix_by_the_path_of_their_store(
     assert (len(mix), len(drawn), set(drawn[tables.STORE])) == (30, 5, {1})
     assert "drew 5+5 synthetic/20" in (tmp_path / "r" / run.LOG).read_text()
     assert "split: given file split.csv" in (tmp_path / "r" / run.LOG).read_text()
+    assert "their generator saw 3 real images, none of val or test" in (tmp_path / "r" / run.LOG).read_text()
+    assert set(pl.read_parquet(tmp_path / "r" / run.SEEN)[tables.IMAGE_ID]) == set(seen[tables.IMAGE_ID])

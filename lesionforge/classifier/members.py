@@ -14,7 +14,7 @@ import polars as pl
 from lesionforge import run, tables
 from lesionforge.classifier import start, training_data
 from lesionforge.classifier.settings import TrainConfig
-from lesionforge.data.parts import NEVER_HELD_OUT, part_of, read_split, read_split_table
+from lesionforge.data.parts import folds_of, part_of, read_split
 from lesionforge.data.store import open_store
 from lesionforge.engine import inference, trained
 from lesionforge.errors import BadInput
@@ -31,7 +31,7 @@ def member_configs(config: TrainConfig) -> dict[str, TrainConfig]:
     Raises:
         BadInput: all folds are asked for, and the split has none.
     """
-    folds: list[int | None] = [config.data.fold] if config.data.fold != "all" else folds_of(config.data.split)
+    folds = [config.data.fold] if config.data.fold != "all" else folds_of(config.data.split)
     configs = {}
     for fold in folds:
         for seed in range(config.seed, config.seed + config.num_seeds):
@@ -48,7 +48,8 @@ def member_configs(config: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def check_members(configs: Mapping[str, TrainConfig]) -> None:
-    """Refuse before the first training what would be refused at the last: a start that saw its val, a val of one class.
+    """Refuse before the first training what would be refused at the last: a val of one class, a start or a
+    generator that saw its val.
 
     Raises:
         BadInput: the first such member.
@@ -60,17 +61,12 @@ def check_members(configs: Mapping[str, TrainConfig]) -> None:
         try:
             if config.val_every:
                 training_data.require_both_classes(part_of(samples, parts, tables.VAL), config.data.split)
+            synthetic = training_data.synthetic_stores(config.data.synthetic, config.data.fold)
+            training_data.refuse_leaks(synthetic, samples, parts)
             if config.model.init_from is not None:
                 start.refuse_seen_before(config.model.init_from, training_data.held_out_of(samples, parts))
         except BadInput as error:
             raise BadInput(f"{name}: {error}") from error
-
-
-def folds_of(split: Path) -> list[int | None]:
-    table = read_split_table(split)
-    if tables.FOLD not in table.columns:
-        raise BadInput(f"data.fold: all folds are asked for, but {split} holds parts; leave data.fold away")
-    return sorted(set(table[tables.FOLD].unique()) - {NEVER_HELD_OUT})
 
 
 def init_of(init_from: Path | None, name: str) -> Path | None:

@@ -21,7 +21,8 @@ class DataConfig(Config):
     fold: int | Literal["all"] | None = None
     """Fold that is held out as val, for a split with folds; all trains one model a fold, and scores each on its own."""
     synthetic: tuple[Path, ...] = ()
-    """Stores of synthetic lesions that the mix may draw from."""
+    """Stores of synthetic lesions that the mix may draw from (`lesionforge audit`); of a group of them, one a fold, the
+    fold's own is taken. None whose generator saw a lesion of val or test."""
     mix: MixConfig = MixConfig()
     sampler: Literal["shuffle", "balanced", "fresh_benign"] = "shuffle"
     """shuffle: each image once, then again. balanced: every batch holds as many malignant as benign images.

@@ -33,8 +33,8 @@ def shapes(built: model.Built) -> dict[str, tuple[int, ...]]:
 
 
 def refuse_seen_before(init_from: Path, held_out: pl.DataFrame) -> None:
-    """Refuse to start from a run that learned from an image or a patient of this run's val or test; so for the run that
-    that one started from, and on.
+    """Refuse to start from a run that learned from an image or a patient of this run's val or test, itself or through
+    the generators of its synthetic images; so for the run that that one started from, and on.
     """
     seen_runs: set[Path] = set()
     folder: Path | None = init_from
@@ -46,6 +46,7 @@ def refuse_seen_before(init_from: Path, held_out: pl.DataFrame) -> None:
         mix, settings = tables.read_table(folder / run.MIX), read_recipe(folder / run.CONFIG).settings
         for column, what in ((tables.IMAGE_ID, "images"), (tables.PATIENT_ID, "images of patients")):
             refuse_shared(folder, f"learned from {what}", mix, held_out, column)
+        refuse_generators(folder, mix, held_out)
         if settings.get("select") == "best_val":  # a val in common is no new harm: it chooses the epoch here too
             test = held_out.filter(pl.col(tables.PART) == tables.TEST)
             parts = read_split(Path(settings["data"]["split"]), settings["data"]["fold"])
@@ -53,6 +54,24 @@ def refuse_seen_before(init_from: Path, held_out: pl.DataFrame) -> None:
             refuse_shared(folder, "chosen its epoch on images", val, test, tables.IMAGE_ID)
         before = settings.get("model", {}).get("init_from")
         folder = None if before is None else Path(before)
+
+
+def refuse_generators(folder: Path, mix: pl.DataFrame, held_out: pl.DataFrame) -> None:
+    """Refuse a run whose synthetic images come from generators that saw this run's val or test, or from who knows."""
+    if not (folder / run.SEEN).is_file():
+        if tables.SOURCE in mix.columns and (mix[tables.SOURCE] == tables.SYNTHETIC).any():
+            raise BadInput(
+                f"model.init_from: {folder} learned from synthetic images and has no {run.SEEN}, so what their "
+                "generators saw is unknown; name another run"
+            )
+        return
+    seen = tables.read_table(folder / run.SEEN)
+    for column, what in (
+        (tables.IMAGE_ID, "images"),
+        (tables.SHA256, "images, byte for byte,"),
+        (tables.PATIENT_ID, "images of patients"),
+    ):
+        refuse_shared(folder, f"learned from synthetic images whose generator saw {what}", seen, held_out, column)
 
 
 def refuse_shared(folder: Path, how: str, seen: pl.DataFrame, held_out: pl.DataFrame, column: str) -> None:

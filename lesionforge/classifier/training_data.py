@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from lesionforge import run, tables
-from lesionforge.data import sampler
+from lesionforge.data import provenance, sampler
+from lesionforge.data.groups import member_of_fold
 from lesionforge.data.mix import draw_mix, refuse_seen
 from lesionforge.data.parts import part_of, read_split, read_split_name
 from lesionforge.data.store import Store, open_store
@@ -35,16 +36,25 @@ def read_data(
     mix: dict[str, Any],
     scores_val: bool,
 ) -> TrainingData:
-    """The mix is drawn once and written to the run; a later command reads it.
+    """The mix is drawn once and written to the run, with what the generators behind it saw; a later command reads it.
+
+    Args:
+        synthetic: stores, or groups of them, of which the member of `fold` is taken.
 
     Raises:
-        BadInput: the mix cannot be drawn, a synthetic store holds lesions of val or test, a part is missing, or a
-            resumed run's data are not what it was started on.
+        BadInput: the mix cannot be drawn, a synthetic store or its generator knows lesions of val or test, a part is
+            missing, or a resumed run's data are not what it was started on.
     """
-    stores = [open_store(path) for path in (store, *synthetic)]
+    stores = [open_store(store), *synthetic_stores(synthetic, fold)]
     parts = read_split(split, fold)
     split_name = read_split_name(split)
-    inputs = {"stores": [each.digest for each in stores], "split": tables.digest(parts), "split_name": split_name}
+    inputs: dict[str, Any] = {
+        "stores": [each.digest for each in stores],
+        "split": tables.digest(parts),
+        "split_name": split_name,
+    }
+    if synthetic:
+        inputs["provenance"] = [provenance.digest_of(each.path) for each in stores[1:]]
     if not (out / run.INPUTS).exists():
         log.info("split: %s", split_name)
         write_json(out / run.INPUTS, inputs)
@@ -55,9 +65,11 @@ def read_data(
     if scores_val:
         require_both_classes(val, split)
     held_out = held_out_of(samples, parts)
+    checked = refuse_leaks(stores[1:], samples, parts)  # of a resumed run too: the stores may have been altered since
     if not (out / run.MIX).exists():
         generated = [each.samples() for each in stores[1:]]
-        refuse_seen(generated, held_out)
+        if checked:
+            tables.write_table(out / run.SEEN, provenance.seen_by(checked, samples))
         tables.write_table(out / run.MIX, draw_mix(part_of(samples, parts, tables.TRAIN), generated, **mix))
     return TrainingData(stores, tables.read_table(out / run.MIX), val, held_out)
 
@@ -65,6 +77,18 @@ def read_data(
 def held_out_of(samples: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
     """The rows of val and test, with the column part."""
     return samples.join(parts.filter(pl.col(tables.PART) != tables.TRAIN), on=tables.IMAGE_ID, how="inner")
+
+
+def synthetic_stores(paths: Sequence[Path], fold: int | None) -> list[Store]:
+    """The stores of generated images; of a group, the one whose generator was trained for `fold`."""
+    return [open_store(member_of_fold(path, fold)) for path in paths]
+
+
+def refuse_leaks(synthetic: Sequence[Store], samples: pl.DataFrame, parts: pl.DataFrame) -> list[provenance.Provenance]:
+    """Refuse synthetic stores that were altered, that hold lesions of val or test, or whose generators saw such."""
+    held_out = held_out_of(samples, parts)
+    refuse_seen([store.samples() for store in synthetic], held_out)
+    return provenance.refuse_leaky(synthetic, held_out, samples, tables.digest(parts))
 
 
 def require_both_classes(val: pl.DataFrame, split: Path) -> None:

@@ -79,6 +79,18 @@ def read_split_table(path: Path) -> pl.DataFrame:
     return table.cast({kind: pl.String if kind == tables.PART else pl.Int64})
 
 
+def folds_of(path: Path) -> list[int]:
+    """The folds that can be held out, in order.
+
+    Raises:
+        BadInput: the split has none.
+    """
+    table = read_split_table(path)
+    if tables.FOLD not in table.columns:
+        raise BadInput(f"data.fold: all folds are asked for, but {path} holds parts; leave data.fold away")
+    return sorted(set(table[tables.FOLD].unique()) - {NEVER_HELD_OUT})
+
+
 def problems_of_ids(table: pl.DataFrame) -> list[str]:
     problems = []
     if table.is_empty():

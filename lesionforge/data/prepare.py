@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lesionforge import files, run
 from lesionforge.config import Config
@@ -56,6 +56,9 @@ class PrepareConfig(Config):
     """The images have no target, as new images to predict on; the tables may be left out."""
     source: Literal["real", "synthetic"] = "real"
     """Whether these lesions were photographed or generated; a mix draws synthetic ones into training only."""
+    trained_on: Path | None = None
+    """For source synthetic: table (CSV or Parquet) of every real image that the generator learned from, with image_id
+    and, where known, patient_id and sha256. Without it `train` refuses the store."""
     check: Literal["header", "decode"] = "header"
     """Look at each image's header and end, or decode each image too (slower; finds damage within)."""
 
@@ -78,6 +81,8 @@ def prepare(config: PrepareConfig) -> None:
         raise BadInput("no table was named; name one by --metadata or --ground-truth, or say --unlabelled")
     if config.source == "synthetic" and config.unlabelled:
         raise BadInput("--source synthetic: a synthetic lesion is malignant or benign; leave --unlabelled away")
+    if config.source == "real" and config.trained_on is not None:
+        raise BadInput("--trained-on says what a generator learned from; say --source synthetic too, or leave it away")
     if not config.images.exists():
         raise BadInput(f"{config.images}: no such file or folder; name the challenge's HDF5 file or a folder of images")
     started = time.monotonic()
@@ -87,6 +92,7 @@ def prepare(config: PrepareConfig) -> None:
         with closing(open_images(config.images)) as images:
             samples, keys = matched(samples, images, config)
             samples = samples.with_columns(pl.lit(config.source).alias(SOURCE))
+            samples, hashes = declared(folder, samples, config)
             if config.in_place:
                 place = place_in_hdf5(images, keys)
             else:
@@ -95,7 +101,9 @@ def prepare(config: PrepareConfig) -> None:
             encoded = ((image_id, images.read(key)) for image_id, key in zip(samples[IMAGE_ID], keys, strict=True))
             write_store(folder, encoded, samples, place=place, check=config.check)
         facts = counts(folder)
-        run.mark_done(folder, **facts, seconds=round(time.monotonic() - started, 1))
+        if hashes:
+            hashes["store_sha256"] = files.read_json(folder / run.STORE)["samples_sha256"]
+        run.mark_done(folder, **facts, **hashes, seconds=round(time.monotonic() - started, 1))
     for name, value in facts.items():
         print(f"{name.removeprefix('num_').replace('_', ' '):24s}{value:>13,}")
     print(f"{'store':24s}  {config.out}")
@@ -156,6 +164,44 @@ def matched(
         kept = pl.Series([key in known for key in keys])
         samples, keys = samples.filter(kept), [key for key in keys if key in known]
     return samples, keys
+
+
+def declared(folder: Path, samples: "pl.DataFrame", config: PrepareConfig) -> "tuple[pl.DataFrame, dict[str, Any]]":
+    """The rows with the id of their generator, where it is declared; its provenance is written, for done.json told."""
+    import polars as pl
+
+    from lesionforge.data.manifests import manifest_id, read_declared
+    from lesionforge.data.provenance import write_provenance
+    from lesionforge.tables import GENERATION, GENERATOR, IMAGE_ID, PATIENT_ID, SHA256, SOURCE_IMAGE, in_short
+
+    if config.source == "real":
+        return samples, {}
+    if config.trained_on is None:
+        log.warning(
+            "what the generator of these images learned from is not declared (--trained-on TABLE): train will not take "
+            "them"
+        )
+        return samples, {}
+    manifest, seen = read_declared(config.trained_on)
+    log.info(
+        "%s: the generator learned from %s real images; %s without a patient_id, %s without a sha256: train looks for "
+        "these in its real store, and knows nothing of an image that is not there",
+        config.trained_on, f"{seen[IMAGE_ID].n_unique():,}", f"{seen[PATIENT_ID].null_count():,}",
+        f"{seen[SHA256].null_count():,}",
+    )  # fmt: skip
+    samples = samples.rename({name: f"{name}_in_table" for name in (GENERATOR, GENERATION) if name in samples.columns})
+    samples = samples.with_columns(pl.lit(manifest_id(manifest)).alias(GENERATOR))
+    sources = None
+    if SOURCE_IMAGE in samples.columns:
+        samples = samples.cast({SOURCE_IMAGE: pl.String})
+        started = samples[SOURCE_IMAGE].drop_nulls().unique().sort()
+        if len(unlisted := started.filter(~started.is_in(seen[IMAGE_ID].implode()))):
+            raise BadInput(
+                f"{config.trained_on}: {len(unlisted):,} images of column {SOURCE_IMAGE} are not in it: "
+                f"{in_short(unlisted.to_list())}; add the images that generated ones started from"
+            )
+        sources = seen.filter(pl.col(IMAGE_ID).is_in(started.implode()))
+    return samples, {"provenance_sha256": write_provenance(folder, [(manifest, seen)], sources)}
 
 
 def place_in_hdf5(images: "Hdf5Images | FolderImages", keys: Sequence[str]) -> "Place":

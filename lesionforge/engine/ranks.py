@@ -60,6 +60,15 @@ def share_tensors(accelerator: Accelerator, tensors: Iterable[torch.Tensor]) -> 
             torch.distributed.broadcast(tensor, 0)
 
 
+def average_gradients(accelerator: Accelerator, params: Iterable[torch.nn.Parameter]) -> None:
+    """Give every process the mean of all processes' gradients, where no DistributedDataParallel does it."""
+    if accelerator.num_processes > 1:
+        for param in params:
+            if param.grad is not None:
+                torch.distributed.all_reduce(param.grad)
+                param.grad /= accelerator.num_processes
+
+
 def agreed_signal(accelerator: Accelerator, number: int | None) -> int | None:
     """The signal that any process received, on every process: all stop after the same step."""
     if accelerator.num_processes == 1:

@@ -1,0 +1,141 @@
+"""What of a pipeline learns, by method, and how that is saved. A door to diffusers and peft.
+
+lora               adapters in the UNet's attention
+full               the UNet and the text encoders, at rates of their own
+textual_inversion  a few new rows of the text encoders' embeddings
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import nn
+from torch.nn import functional
+
+from lesionforge import run
+from lesionforge.diffusion import pipeline
+from lesionforge.diffusion.denoising import text_encoders, tokenizers
+from lesionforge.engine.checkpoint import save_tensors
+from lesionforge.errors import BadInput
+from lesionforge.files import write_folder_whole
+
+LORA_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")  # diffusers' own training scripts
+
+
+class Trained(NamedTuple):
+    """Parameters that learn."""
+
+    method: str  # lora, full or textual_inversion
+    names: list[str]
+    params: list[nn.Parameter]
+    lr_scales: list[float]  # of the learning rate
+    modules: list[nn.Module]  # whose training mode is on in a step
+    trains_text: bool  # then prompts are encoded anew at each step
+
+
+def train_lora(pipe: Any, rank: int, alpha: int | None) -> Trained:
+    """Adapters in the UNet's attention (Hu et al. 2021, arXiv 2106.09685); at first they change nothing."""
+    pipe.unet.add_adapter(
+        LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
+    )
+    named = [(name, p) for name, p in pipe.unet.named_parameters() if p.requires_grad]
+    for _, p in named:
+        p.data = p.data.float()
+    names, params = [name for name, _ in named], [p for _, p in named]
+    return Trained("lora", names, params, [1.0] * len(params), [pipe.unet], False)
+
+
+def train_full(pipe: Any, text_encoder_scale: float) -> Trained:
+    """All of the UNet, and the text encoders at `text_encoder_scale` of its rate; 0 leaves them as they are."""
+    names, params, scales = [], [], []
+    modules = [(pipe.unet, "unet", 1.0)]
+    modules += [(each, f"text_encoder_{n}", text_encoder_scale) for n, each in enumerate(text_encoders(pipe), 1)]
+    modules = [(module, name, scale) for module, name, scale in modules if scale]
+    for module, where, scale in modules:
+        module.requires_grad_(True)
+        for name, p in module.named_parameters():
+            names.append(f"{where}.{name}")
+            params.append(p)
+            scales.append(scale)
+    return Trained("full", names, params, scales, [module for module, _, _ in modules], bool(text_encoder_scale))
+
+
+class WithNewWords(nn.Module):
+    """An embedding whose last rows alone learn."""
+
+    known: nn.Embedding
+
+    def __init__(self, known: nn.Embedding, rows: torch.Tensor) -> None:
+        super().__init__()
+        self.known = known
+        self.rows = nn.Parameter(rows.clone())
+
+    @property
+    def weight(self) -> torch.Tensor:  # transformers asks for its type
+        return self.known.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, tokens) => (B, tokens, width)
+        num_known = self.known.num_embeddings
+        new = functional.embedding((ids - num_known).clamp(min=0), self.rows)
+        return torch.where((ids >= num_known)[..., None], new, self.known(ids.clamp(max=num_known - 1)))
+
+
+def train_words(pipe: Any, token: str, initializer: str, num_vectors: int) -> Trained:
+    """A new word of `num_vectors` embeddings in each text encoder (Gal et al. 2022, arXiv 2208.01618).
+
+    Raises:
+        BadInput: the word is known already, or the initializer is no single known word.
+    """
+    names, params = [], []
+    words = [token, *(f"{token}_{n}" for n in range(1, num_vectors))]
+    for number, (tokenizer, encoder) in enumerate(zip(tokenizers(pipe), text_encoders(pipe), strict=True), 1):
+        start = tokenizer(initializer, add_special_tokens=False).input_ids
+        if tokenizer.add_tokens(words) < num_vectors:
+            raise BadInput(f"textual_inversion.token: {token} is a word that the base knows; choose another")
+        if not start:
+            raise BadInput(f"textual_inversion.initializer: {initializer!r} is no word; choose one that the base knows")
+        embedding = encoder.get_input_embeddings()
+        rows = embedding.weight[start].mean(dim=0, keepdim=True).expand(num_vectors, -1).detach().float()
+        with_new = WithNewWords(embedding, rows)
+        encoder.set_input_embeddings(with_new)
+        names.append(f"text_encoder_{number}.rows")
+        params.append(with_new.rows)
+    return Trained("textual_inversion", names, params, [1.0] * len(params), [], True)
+
+
+def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
+    """Write the whole pipeline, or the adapter alone, under `folder`."""
+    pipeline.quiet()
+    if trained.method == "full":
+        where = folder / run.PIPELINE
+        with write_folder_whole(where) as partial:
+            pipe.save_pretrained(partial, safe_serialization=True)
+        return
+    where = folder / run.ADAPTER
+    with write_folder_whole(where) as partial:
+        if trained.method == "lora":
+            layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
+            type(pipe).save_lora_weights(partial, unet_lora_layers=layers, safe_serialization=True)
+        else:
+            for number, rows in enumerate(trained.params):
+                suffix = "" if number == 0 else f"_{number + 1}"
+                save_tensors(partial / f"learned_embeds{suffix}.safetensors", {token: rows})
+
+
+def saved_sha256(folder: Path) -> str:
+    """SHA-256 of what `save` wrote there."""
+    if (folder / run.PIPELINE).is_dir():
+        return pipeline.find_base(str(folder / run.PIPELINE)).sha256
+    return pipeline.sha256_of_files(pipeline.adapter_files(folder / run.ADAPTER))
+
+
+def words_in(token: str, prompts: Sequence[str]) -> None:
+    """Refuse prompts that never speak of the new word."""
+    if missing := [prompt for prompt in prompts if token not in prompt]:
+        raise BadInput(
+            f"prompts.template: {missing[0]!r} does not hold the new word {token}; write it into the template, "
+            'as in "a photo of {token}"'
+        )
