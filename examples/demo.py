@@ -1,4 +1,5 @@
-"""`make demo`: the whole chain on the built-in phantom data set, two architectures by two training distributions.
+"""`make demo`: the whole chain on the built-in phantom data set, two architectures by two training distributions; then
+a generator, its audited images, and one of the architectures trained with them.
 
 Every step is a `lesionforge` command, printed as one would type it; they run in one process only so that torch is
 loaded once. Run it again after an interruption: what is finished is left alone.
@@ -29,6 +30,14 @@ TRAINING = shlex.split(
     "--augment.cutout-probability 0 --augment.clahe-probability 0 --augment.colour-probability 0 "
     "--augment.blur-probability 0.2 --augment.distortion-probability 0.2"
 )
+# A generator from random weights, as small as gives lesion-like blobs in a minute; what it learned from is part train.
+GENERATOR = shlex.split(
+    "--base scratch --data.image-size 32 --scratch.vae-width 16 --scratch.vae-steps 300 --scratch.unet-width 32 "
+    "--scratch.unet-levels 2 --scratch.text-width 64 --scratch.prior-steps 700 --optim.epochs 3 --optim.ema-decay 0.99 "
+    "--samples.epochs 0 --val-images 32"
+)
+NUM_CANDIDATES = 96  # so that 64 are left after the audit
+WITH_SYNTHETIC = "efficientnet_lite0"
 SHOWN = {"pauc": "pAUC", "roc_auc": "AUC", "sensitivity_at_90_specificity": "sens. at 90 % spec."}
 
 
@@ -56,23 +65,33 @@ def demo(out: Path) -> None:
             "--out", made,
         )  # fmt: skip
     lesionforge("split", "--store", store, "--fractions", "0.6", "0.2", "0.2", "--out", split)
+    data = ["--data.store", store, "--data.split", split]
 
     runs = {}
     for distribution, changes in DISTRIBUTIONS.items():
         for model, (kind, lr) in MODELS.items():
-            folder = out / "runs" / f"{model}-{distribution}"
-            runs[model, kind, distribution] = folder
-            lesionforge(
-                "train", "--recipe", distribution, *changes, "--data.store", store, "--data.split", split,
-                "--model.name", model, "--optim.lr", lr, *TRAINING, "--out", folder,
-            )  # fmt: skip
-            lesionforge("predict", "--run", folder)
-            lesionforge("predict", "--run", folder, "--store", hidden, "--name", "hidden")
-            lesionforge("evaluate", "--run", folder)
-            lesionforge(
-                "submit", "--predictions", folder / "predictions/hidden.parquet",
-                "--sample-submission", challenge / "sample_submission.csv", "--out", folder / "submission",
-            )  # fmt: skip
+            folder = runs[model, kind, distribution] = out / "runs" / f"{model}-{distribution}"
+            settings = ["--recipe", distribution, *changes, *data, "--model.name", model, "--optim.lr", lr]
+            score(folder, hidden, challenge, *settings)
+
+    generator, candidates, synthetic = out / "generator", out / "stores/candidates", out / "stores/synthetic"
+    lesionforge("finetune", *GENERATOR, *data, "--out", generator)
+    lesionforge(
+        "generate", "--generator", generator, "--num-images", str(NUM_CANDIDATES), "--guidance-scale", "2",
+        "--num-inference-steps", "15", "--batch-size", "32", "--out", candidates,
+    )  # fmt: skip
+    kind, lr = MODELS[WITH_SYNTHETIC]
+    lesionforge(
+        "audit", "--candidates", candidates, *data, "--features.run", runs[WITH_SYNTHETIC, kind, "balanced_aug"],
+        "--copies.num-calibration", "400", "--artefacts.num-calibration", "400", "--sets.num-images", "300",
+        "--out", synthetic,
+    )  # fmt: skip
+    folder = runs[WITH_SYNTHETIC, kind, "with synthetic"] = out / "runs" / f"{WITH_SYNTHETIC}-synthetic"
+    score(
+        folder, hidden, challenge, "--recipe", "super_downsampled", "--data.mix.malignant", "all",
+        "--data.mix.benign", "570", "--data.mix.synthetic-malignant", "all", "--data.synthetic", synthetic, *data,
+        "--model.name", WITH_SYNTHETIC, "--optim.lr", lr,
+    )  # fmt: skip
 
     print("\nTest part of the phantom data, other patients than train and val; 95 % intervals, clustered by patient\n")
     print(f"{'model':20}{'kind':13}{'trained on':20}" + "".join(f"{title:>28}" for title in SHOWN.values()))
@@ -80,10 +99,23 @@ def demo(out: Path) -> None:
         scores = read_json(folder / run.EVALUATION / run.SCORES)["parts"]["test"]["scores"]
         print(f"{model:20}{kind:13}{distribution:20}" + "".join(f"{in_cell(scores[name]):>28}" for name in SHOWN))
     print(f"\nchallenge files  {challenge}\nstores           {store}, {hidden}\nleak report      {split / run.LEAKS}")
+    print(f"generator        {generator}  (figure4a.png: its samples)\naudit            {synthetic / run.REPORT}")
     for folder in runs.values():
         print(f"run              {folder}  (evaluation/, submission/submission.csv, log.txt, tensorboard/)")
     print("\nThe phantom proves nothing about skin. Research software, not a medical device. ", end="")
     print(f"Done in {in_words(time.monotonic() - started)}.")
+
+
+def score(folder: Path, hidden: Path, challenge: Path, *settings: str | Path) -> None:
+    """Train a classifier, score val, test and the challenge's hidden part, write a submission."""
+    lesionforge("train", *settings, *TRAINING, "--out", folder)
+    lesionforge("predict", "--run", folder)
+    lesionforge("predict", "--run", folder, "--store", hidden, "--name", "hidden")
+    lesionforge("evaluate", "--run", folder)
+    lesionforge(
+        "submit", "--predictions", folder / "predictions/hidden.parquet",
+        "--sample-submission", challenge / "sample_submission.csv", "--out", folder / "submission",
+    )  # fmt: skip
 
 
 def in_cell(score: dict[str, float | None]) -> str:

@@ -10,6 +10,10 @@ from contextlib import contextmanager, suppress
 SAME_SIGNAL_SECONDS = 1.0  # a signal to the whole group is passed on by torchrun or srun too: two, and one is meant
 
 
+class Stopped(Exception):
+    """Work that can be done again later was broken off, because a signal had come."""
+
+
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """In the block, the first SIGTERM or Ctrl-C only sets a flag, so that work can end at a safe place.

@@ -15,11 +15,12 @@ from lesionforge.diffusion import captions, generator_data, methods, pipeline, s
 from lesionforge.diffusion.denoising import moments_of, too_long
 from lesionforge.diffusion.generator_data import SYMMETRIES, GeneratorData, Images, encoded
 from lesionforge.diffusion.goals import ClassImages, NoiseGoal, VaeGoal
-from lesionforge.diffusion.settings import SCRATCH, STUDY_PROMPT, FinetuneConfig
+from lesionforge.diffusion.settings import SCRATCH, SCRATCH_SIZE, STUDY_PROMPT, FinetuneConfig
 from lesionforge.diffusion.stage import Stage, steps_per_epoch_of
-from lesionforge.engine import checkpoint, ranks
+from lesionforge.engine import checkpoint, inference, ranks
 from lesionforge.engine.inference import Accelerator
 from lesionforge.errors import BadInput
+from lesionforge.files import read_json, sha256_of_file
 
 log = logging.getLogger("lesionforge")
 
@@ -64,11 +65,20 @@ def read_inputs(config: FinetuneConfig) -> Inputs:
     seen = generator_data.seen_of(rows, None if base is None or base.run is None else read_seen(base.run))
     if class_rows is not None:
         seen = generator_data.seen_of(class_rows, seen)
-    size = config.data.image_size or 64 if is_scratch else 0
+    size = config.data.image_size or SCRATCH_SIZE if is_scratch else 0
     return Inputs(base, data, table, prompts_of(config, held_out), size, seen, class_rows)
 
 
 def read_seen(folder: Path) -> pl.DataFrame:
+    """What an earlier generator saw.
+
+    Raises:
+        BadInput: its run is unfinished, or the table is not the recorded one.
+    """
+    run.require_done(folder, "finetune")
+    recorded = read_json(folder / run.GENERATOR)["seen_sha256"]
+    if not (folder / run.SEEN).is_file() or sha256_of_file(folder / run.SEEN) != recorded:
+        raise BadInput(f"base: {folder / run.SEEN} is missing or was altered; restore it, or start from another base")
     return tables.read_table(folder / run.SEEN)
 
 
@@ -124,6 +134,8 @@ def build_vae_stage(config: FinetuneConfig, inputs: Inputs, accelerator: Acceler
 def build_prior_pipeline(config: FinetuneConfig, inputs: Inputs, vae: Any) -> Any:
     words = {word for caption in inputs.captions[tables.PROMPT] for word in captions.split_words(caption)}
     settings = config.scratch
+    # the same on every process, and whether the VAE was trained by this command or an earlier one
+    inference.seed_device([config.seed, *PRIOR.encode()], torch.device("cpu"))
     pipe = scratch.build_pipeline(
         vae, words, inputs.image_size, settings.unet_width, settings.unet_levels, settings.text_width
     )

@@ -50,7 +50,7 @@ def fields_of(template: str) -> list[str]:
     Raises:
         BadInput: a brace that opens no name.
     """
-    if re.sub(r"\{\w+\}", "", template).strip("{}") != re.sub(r"\{\w+\}", "", template):
+    if set("{}") & set(re.sub(r"\{\w+\}", "", template)):
         raise BadInput(f"prompts.template: {template!r} has a brace that is no {{field}}; write one as {{site}}")
     return list(dict.fromkeys(re.findall(r"\{(\w+)\}", template)))
 

@@ -82,9 +82,11 @@ def snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float | None) ->
         return torch.ones(len(timesteps), device=timesteps.device)
     kept = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
     snr = kept / (1 - kept)
-    clipped = snr.clamp(max=gamma)
     kind = scheduler.config.prediction_type
-    return clipped / {"epsilon": snr, "v_prediction": snr + 1}[kind] if kind != "sample" else clipped
+    if kind == "epsilon":
+        return (gamma / snr).clamp(max=1)  # finite in pure noise too, where the SNR is 0
+    clipped = snr.clamp(max=gamma)
+    return clipped / (snr + 1) if kind == "v_prediction" else clipped
 
 
 def noise_loss(

@@ -7,23 +7,23 @@ several devices: `torchrun --nproc-per-node N -m lesionforge finetune ...`.
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import files, run, signals
 from lesionforge.diffusion.settings import SCRATCH, FinetuneConfig
+from lesionforge.errors import BadInput
 from lesionforge.progress import in_words, progress
 
 if TYPE_CHECKING:
     from lesionforge.diffusion.building import Inputs
     from lesionforge.diffusion.methods import Trained
-    from lesionforge.diffusion.stage import Stage
+    from lesionforge.diffusion.recording import Grids
+    from lesionforge.diffusion.stage import Stage, StopSignal
     from lesionforge.engine.inference import Accelerator
 
 log = logging.getLogger("lesionforge")
-
-StopSignal = Callable[[], int | None]
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -49,52 +49,84 @@ def finetune(config: FinetuneConfig) -> None:
                 return
             with ranks.same_fate(accelerator):
                 folds = folds_of(config.data.split)
-            keep()
             names = [groups.name_of(fold) for fold in folds]
             for fold, name in zip(folds, names, strict=True):
                 log.info("%s", name)
                 data = config.data.model_copy(update={"fold": fold})
                 member = config.model_copy(update={"out": config.out / run.MEMBERS / name, "data": data})
-                finetune_one(member, accelerator)
+                finetune_one(member, accelerator, keep)
             if accelerator.is_main_process:
                 run.mark_done(config.out, members=names)
 
 
-def finetune_one(config: FinetuneConfig, accelerator: "Accelerator") -> None:
+def finetune_one(
+    config: FinetuneConfig, accelerator: "Accelerator", keep_group: Callable[[], None] = lambda: None
+) -> None:
     """One generator: its inputs, its stages one after the other, its record."""
     import torch
 
-    from lesionforge.diffusion import building, methods
+    from lesionforge.diffusion import building, methods, recording
     from lesionforge.engine import ranks
 
     started = time.monotonic()
     with ranks.run_folder(accelerator, "finetune", config) as (done, keep):
         if done:
+            keep_group()
             return
         inputs = ranks.first_then_others(accelerator, lambda: building.read_inputs(config))
         torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
         torch.manual_seed(config.seed)
-        with signals.stop_signals() as stop_signal:
+
+        def keep_all() -> None:
+            keep()
+            keep_group()
+
+        with memory_errors():
             if config.base == SCRATCH:
-                pipe = scratch_prior(config, inputs, accelerator, keep, stop_signal)
+                pipe = scratch_prior(config, inputs, accelerator, keep_all)
             else:
                 with ranks.same_fate(accelerator):
                     pipe, size = building.build_base(config, inputs)
                 inputs = inputs._replace(image_size=size)
             with ranks.same_fate(accelerator):
                 trained = building.build_trained(config, pipe)
-            keep()
+            keep_all()
             stage = building.build_last_stage(config, inputs, pipe, trained, accelerator)
-            grids = Grids(config, inputs, pipe, trained, stage)
-            run_stage(config, stage, accelerator, stop_signal, steps_before(config), grids)
-            stage.settle()
-            if accelerator.is_main_process:
-                if not (config.out / run.PIPELINE).is_dir() and not (config.out / run.ADAPTER).is_dir():
-                    methods.save(pipe, trained, config.out, config.textual_inversion.token)
-                finish(config, inputs, pipe, trained, stage, time.monotonic() - started)
-            number = ranks.agreed_signal(accelerator, stop_signal())
-        if number is not None:
-            raise SystemExit(128 + number)  # for a group's sake: its next member is not begun
+            grids = recording.Grids(config, inputs.image_size, pipe, trained, stage)
+            with saving_first(accelerator) as stop_signal:
+                run_stage(config, stage, accelerator, stop_signal, steps_before(config), grids)
+                stage.settle()
+                if accelerator.is_main_process:
+                    if not methods.is_saved(config.out):
+                        methods.save(pipe, trained, config.out, config.textual_inversion.token)
+                    finish(config, inputs, pipe, trained, stage, time.monotonic() - started)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """One line for what does not fit outside a step, which has a cure of its own."""
+    from lesionforge.engine import inference
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not inference.is_out_of_memory(error):
+            raise
+        raise BadInput(
+            "out of memory while images were encoded or drawn; try a smaller --data.image-size, or a device with more"
+        ) from error
+
+
+@contextmanager
+def saving_first(accelerator: "Accelerator") -> "Iterator[StopSignal]":
+    """A signal in the block ends the process, but only at its end or where the block itself has saved."""
+    from lesionforge.engine import ranks
+
+    with signals.stop_signals() as stop_signal:
+        yield stop_signal
+        number = ranks.agreed_signal(accelerator, stop_signal())
+    if number is not None:
+        raise SystemExit(128 + number)
 
 
 def steps_before(config: FinetuneConfig) -> int:
@@ -103,14 +135,10 @@ def steps_before(config: FinetuneConfig) -> int:
 
 
 def scratch_prior(
-    config: FinetuneConfig, inputs: "Inputs", accelerator: "Accelerator", keep: Callable[[], None],
-    stop_signal: StopSignal,
-) -> Any:  # fmt: skip
+    config: FinetuneConfig, inputs: "Inputs", accelerator: "Accelerator", keep: Callable[[], None]
+) -> Any:
     """Base scratch before it specialises: a VAE, then UNet and text encoder, on all training lesions."""
-    import numpy as np
-    import torch
-
-    from lesionforge.diffusion import building, generator_data, pipeline, scratch
+    from lesionforge.diffusion import building, methods, pipeline
     from lesionforge.engine import ranks
 
     prior = config.out / run.PRIOR
@@ -122,34 +150,27 @@ def scratch_prior(
             with ranks.same_fate(accelerator):
                 stage = building.build_vae_stage(config, inputs, accelerator)
             keep()
-            run_stage(config, stage, accelerator, stop_signal, 0)
-            goal: Any = stage.goal
-            vae = goal.vae
-            vae.eval()
-            positions = np.random.default_rng(config.seed).permutation(len(goal.images))[:1024]  # our choice: enough
-            means = [
-                generator_data.as_moments(vae, goal.images(part), accelerator.device).chunk(2, dim=1)[0]
-                for part in np.array_split(positions, -(-len(positions) // generator_data.CHUNK))
-            ]
-            scratch.standardise_latents(vae, torch.cat(means))
-            psnr = goal.psnr()
-            log.info("VAE: held-out lesions are put back together at %s dB", "-" if psnr is None else f"{psnr:.1f}")
-            if accelerator.is_main_process:
-                with files.write_folder_whole(vae_folder) as folder:
-                    vae.save_pretrained(folder, safe_serialization=True)
+            with saving_first(accelerator) as stop_signal:
+                run_stage(config, stage, accelerator, stop_signal, 0)
+                goal: Any = stage.goal
+                goal.standardise(config.seed)
+                vae, psnr = goal.vae, goal.psnr()
+                log.info("VAE: held-out lesions come back at %s dB", "-" if psnr is None else f"{psnr:.1f}")
+                if accelerator.is_main_process:
+                    methods.save_whole(vae, vae_folder)
         pipe = building.build_prior_pipeline(config, inputs, vae)
         stage = building.build_prior_stage(config, inputs, pipe, accelerator)
-        run_stage(config, stage, accelerator, stop_signal, config.scratch.vae_steps)
-        stage.settle()
-        if accelerator.is_main_process:
-            with files.write_folder_whole(prior) as folder:
-                pipe.save_pretrained(folder, safe_serialization=True)
-        accelerator.wait_for_everyone()
+        with saving_first(accelerator) as stop_signal:
+            run_stage(config, stage, accelerator, stop_signal, config.scratch.vae_steps)
+            stage.settle()
+            if accelerator.is_main_process:
+                methods.save_whole(pipe, prior)
+            accelerator.wait_for_everyone()
     return pipeline.load_pipeline(pipeline.find_base(str(prior)))
 
 
 def run_stage(
-    config: FinetuneConfig, stage: "Stage", accelerator: "Accelerator", stop_signal: StopSignal, steps_done: int,
+    config: FinetuneConfig, stage: "Stage", accelerator: "Accelerator", stop_signal: "StopSignal", steps_done: int,
     grids: "Grids | None" = None,
 ) -> None:  # fmt: skip
     """Step after step to the stage's end, from its last checkpoint. A signal saves, then ends the process.
@@ -173,20 +194,22 @@ def run_stage(
         else nullcontext() as tracker,
         progress(stage.name, stage.num_steps - stage.step, "steps") if first else nullcontext(int) as advance,
     ):
-        if grids is not None and stage.step == 0:
-            grids.after(0, first)
+        if grids is not None and stage.step == 0 and first:
+            with suppress(signals.Stopped):  # drawn by the next command, which begins here too
+                grids.after(0, stop_signal)
         while not stage.finished:
+            number = ranks.agreed_signal(accelerator, stop_signal())
             # schedule, then forward, backward and step
-            if not stage.row_owed:
+            if not stage.row_owed and number is None:
                 stage.take_step()
                 advance(1)
                 stage.row_owed = stage.step % stage.steps_per_row == 0 or stage.step == stage.num_steps
-            # log, look at held-out lesions, draw samples
-            if stage.row_owed and ranks.agreed_signal(accelerator, stop_signal()) is None:
-                write_row(config, stage, tracker, steps_done)
-                stage.row_owed = False
-                if grids is not None:
-                    grids.after(stage.step // stage.steps_per_epoch, first)
+            # draw samples, look at held-out lesions, log; process 0 draws and looks, the others wait
+            if stage.row_owed and number is None:
+                seen = ranks.told_by_first(accelerator, looked_at(config, stage, grids, stop_signal) if first else None)
+                if seen is not None:
+                    write_row(stage, tracker, steps_done, seen)
+                    stage.row_owed = False
             # save
             number = ranks.agreed_signal(accelerator, stop_signal())
             due = time.monotonic() - last_save >= 60 * config.hardware.checkpoint_minutes
@@ -200,55 +223,34 @@ def run_stage(
     stage.seconds = earlier_seconds + time.monotonic() - started
 
 
-def write_row(config: FinetuneConfig, stage: "Stage", tracker: Any, steps_done: int) -> None:
-    """One row of metrics.jsonl and of the log: the loss, and at its turn the loss on held-out lesions."""
-    epoch = stage.step / stage.steps_per_epoch
-    is_turn = config.val_every and (stage.step // stage.steps_per_row) % config.val_every == 0
-    prefix = "" if stage.name == "generator" else f"{stage.name}_"
-    row: dict[str, float | None] = {
-        f"{prefix}lr": stage.lr_of(stage.step - 1),
-        f"{prefix}train_loss": stage.mean_loss(),
-    }
-    if is_turn or stage.step == stage.num_steps:
+def looked_at(
+    config: FinetuneConfig, stage: "Stage", grids: "Grids | None", stop_signal: "StopSignal"
+) -> dict[str, float | None] | None:
+    """Draws what is due; the loss on held-out lesions at its turn. None where a signal broke it off."""
+    is_last = stage.step == stage.num_steps
+    is_turn = config.val_every and (is_last or (stage.step // stage.steps_per_row) % config.val_every == 0)
+    try:
+        if grids is not None:
+            grids.after(stage.step // stage.steps_per_epoch, stop_signal)
+        if not is_turn:
+            return {}
         with stage.averaged():
-            row[f"{prefix}val_loss"] = stage.goal.held_out_loss() if config.val_every else None
+            stage.val_loss = stage.goal.held_out_loss(stop_signal)
+        return {"val_loss": stage.val_loss}
+    except signals.Stopped:
+        return None
+
+
+def write_row(stage: "Stage", tracker: Any, steps_done: int, seen: dict[str, float | None]) -> None:
+    """One row of metrics.jsonl and of the log: the loss, and what was `seen` of held-out lesions."""
+    epoch = stage.step / stage.steps_per_epoch
+    prefix = "" if stage.name == "generator" else f"{stage.name}_"
+    row = {"lr": stage.lr_of(stage.step - 1), "train_loss": stage.mean_loss(), **seen}
+    row = {f"{prefix}{name}": value for name, value in row.items()}
     if tracker is not None:
         tracker.write(steps_done + stage.step, epoch=round(epoch, 4), **row)
     told = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None)
     log.info("%s: step %d of %d (epoch %.4g): %s", stage.name, stage.step, stage.num_steps, epoch, told)
-
-
-class Grids:
-    """Sample grids after chosen epochs with the same seeds (the study's Figure 4a), and checkpoints that are kept."""
-
-    def __init__(self, config: FinetuneConfig, inputs: "Inputs", pipe: Any, trained: "Trained", stage: "Stage") -> None:
-        from lesionforge.diffusion import recording
-
-        self.config, self.pipe, self.trained, self.stage = config, pipe, trained, stage
-        self.image_size = inputs.image_size
-        last = config.optim.epochs
-        self.epochs = {epoch for epoch in config.samples.epochs if epoch <= last} | {last}
-        prompts = stage.goal.prompts  # type: ignore[attr-defined]
-        self.requests = recording.requests_of_grid(config, prompts)
-
-    def after(self, epoch: int, is_first: bool) -> None:
-        """Draw and keep what is due; process 0 does, the others wait for it at the next step."""
-        from lesionforge.diffusion import grids, methods, recording
-
-        path = self.config.out / run.SAMPLES_FOLDER / f"{name_of(epoch)}.png"
-        if not is_first:
-            return
-        with self.stage.averaged():
-            if self.requests and epoch in self.epochs and not path.is_file():
-                images = recording.grid_of(self.pipe, self.requests, self.image_size, self.config.data.batch_size)
-                grids.write_strip(path, images)
-            kept = self.config.out / run.EPOCHS / name_of(epoch)
-            if epoch in self.config.keep_epochs and not kept.is_dir():
-                methods.save(self.pipe, self.trained, kept, self.config.textual_inversion.token)
-
-
-def name_of(epoch: int) -> str:
-    return f"epoch-{epoch:04d}"
 
 
 def finish(
@@ -274,7 +276,7 @@ def finish(
         grids.write_figure4a(out / run.FIGURE4A, strips)
     run.mark_done(
         out, generator=provenance.manifest_id(manifest), num_seen=len(inputs.seen), num_steps=stage.step,
-        skipped_steps=stage.bad_steps, val_loss=stage.goal.held_out_loss() if config.val_every else None,
+        skipped_steps=stage.bad_steps, val_loss=stage.val_loss,
         seconds=round(seconds, 1),
     )  # fmt: skip
     shutil.rmtree(out / run.CHECKPOINTS, ignore_errors=True)  # only an unfinished run needs them

@@ -1,6 +1,5 @@
 """What the stages of a generator are charged for: images put back together, and noise found in latents."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +10,13 @@ from torch import nn
 from lesionforge.diffusion import denoising, scratch
 from lesionforge.diffusion.captions import split_words
 from lesionforge.diffusion.denoising import Embedding
-from lesionforge.diffusion.generator_data import CHUNK, Images, as_input, turned
-from lesionforge.diffusion.stage import Draws
+from lesionforge.diffusion.generator_data import CHUNK, Images, as_input, as_moments, turned
+from lesionforge.diffusion.stage import Draws, StopSignal, never
+from lesionforge.signals import Stopped
 
 NUM_TIMESTEPS = 4  # at which a held-out image is looked at: the middles of four equal stretches (our choice)
 MOST_WORDS = 8  # of a caption of base scratch
+MOST_STANDARDISED = 1024  # images that the scale of the latents is taken from, our choice
 
 Moments = Callable[[np.ndarray, torch.Tensor], torch.Tensor]  # positions (B,), symmetries (B,) => (B, 2C, h, w)
 
@@ -42,25 +43,32 @@ class VaeGoal:
         images = as_input(turned(self.images(positions), draws["symmetry"]), self.device)
         return scratch.vae_loss(self.vae, images, draws["posterior"].to(self.device))
 
-    def held_out_loss(self) -> float | None:
-        return mean_over_chunks(len(self.held_out), self.held_out_losses)
+    def held_out_loss(self, stop_signal: StopSignal = never) -> float | None:
+        return mean_over_chunks(len(self.held_out), self.held_out_losses, stop_signal)
 
     @torch.no_grad()
     def held_out_losses(self, positions: np.ndarray) -> torch.Tensor:
         images = as_input(self.held_out(positions), self.device)
         return scratch.vae_loss(self.vae, images, torch.zeros(len(images), *self.latent_shape, device=self.device))
 
+    def standardise(self, seed: int) -> None:
+        """Bring each latent channel of training images to mean 0 and deviation 1, inside the VAE."""
+        self.vae.eval()
+        positions = np.random.default_rng(seed).permutation(self.num_images)[:MOST_STANDARDISED]
+        chunks = np.array_split(positions, -(-len(positions) // CHUNK))
+        moments = torch.cat([as_moments(self.vae, self.images(chunk), self.device) for chunk in chunks])
+        scratch.standardise_latents(self.vae, moments.chunk(2, dim=1)[0])
+
     @torch.no_grad()
     def psnr(self) -> float | None:
-        """Peak signal-to-noise ratio of held-out images put back together, decibels."""
+        """Peak signal-to-noise ratio of held-out images put back together, decibels, their mean."""
 
-        def errors(positions: np.ndarray) -> torch.Tensor:
+        def ratios(positions: np.ndarray) -> torch.Tensor:
             images = as_input(self.held_out(positions), self.device)
             back = self.vae.decode(self.vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
-            return ((back - images) / 2).square().mean(dim=(1, 2, 3))
+            return -10 * ((back - images) / 2).square().mean(dim=(1, 2, 3)).clamp(min=1e-12).log10()
 
-        error = mean_over_chunks(len(self.held_out), errors)
-        return None if error is None else -10 * math.log10(max(error, 1e-12))
+        return mean_over_chunks(len(self.held_out), ratios)
 
 
 class ClassImages(NamedTuple):
@@ -187,7 +195,7 @@ class NoiseGoal:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @torch.no_grad()
-    def held_out_loss(self) -> float | None:
+    def held_out_loss(self, stop_signal: StopSignal = never) -> float | None:
         """Mean squared error on held-out lesions at fixed noise and four fixed timesteps, unweighted."""
         if self.held_out is None:
             return None
@@ -206,11 +214,20 @@ class NoiseGoal:
                 total += self.plain(moments[positions, 0].to(self.device), told, middle, part, timesteps)
             return total / NUM_TIMESTEPS
 
-        return mean_over_chunks(len(moments), losses)
+        return mean_over_chunks(len(moments), losses, stop_signal)
 
 
-def mean_over_chunks(num: int, losses: Callable[[np.ndarray], torch.Tensor]) -> float | None:
-    if not num:
-        return None
-    sums = [float(losses(np.arange(first, min(first + CHUNK, num))).double().sum()) for first in range(0, num, CHUNK)]
-    return sum(sums) / num
+def mean_over_chunks(
+    num: int, losses: Callable[[np.ndarray], torch.Tensor], stop_signal: StopSignal = never
+) -> float | None:
+    """The mean loss of `num` images; None where there are none.
+
+    Raises:
+        Stopped: a signal came on the way.
+    """
+    total = 0.0
+    for first in range(0, num, CHUNK):
+        if stop_signal() is not None:
+            raise Stopped
+        total += float(losses(np.arange(first, min(first + CHUNK, num))).double().sum())
+    return total / num if num else None

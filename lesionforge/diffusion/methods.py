@@ -5,13 +5,17 @@ full               the UNet and the text encoders, at rates of their own
 textual_inversion  a few new rows of the text encoders' embeddings
 """
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional
 
@@ -87,17 +91,23 @@ def train_words(pipe: Any, token: str, initializer: str, num_vectors: int) -> Tr
     """A new word of `num_vectors` embeddings in each text encoder (Gal et al. 2022, arXiv 2208.01618).
 
     Raises:
-        BadInput: the word is known already, or the initializer is no single known word.
+        BadInput: the word is known already, the initializer is empty, or the tokenizer is not the encoder's.
     """
     names, params = [], []
     words = [token, *(f"{token}_{n}" for n in range(1, num_vectors))]
     for number, (tokenizer, encoder) in enumerate(zip(tokenizers(pipe), text_encoders(pipe), strict=True), 1):
         start = tokenizer(initializer, add_special_tokens=False).input_ids
-        if tokenizer.add_tokens(words) < num_vectors:
-            raise BadInput(f"textual_inversion.token: {token} is a word that the base knows; choose another")
         if not start:
             raise BadInput(f"textual_inversion.initializer: {initializer!r} is no word; choose one that the base knows")
         embedding = encoder.get_input_embeddings()
+        if len(tokenizer) != embedding.num_embeddings:
+            raise BadInput(
+                f"base: its tokenizer has {len(tokenizer):,} tokens and its text encoder {embedding.num_embeddings:,} "
+                "embeddings; a new word needs as many of both: use another base, or another method"
+            )
+        is_known = len(tokenizer(token, add_special_tokens=False).input_ids) == 1
+        if is_known or tokenizer.add_tokens(words) < num_vectors:
+            raise BadInput(f"textual_inversion.token: {token} is a word that the base knows; choose another")
         rows = embedding.weight[start].mean(dim=0, keepdim=True).expand(num_vectors, -1).detach().float()
         with_new = WithNewWords(embedding, rows)
         encoder.set_input_embeddings(with_new)
@@ -108,14 +118,10 @@ def train_words(pipe: Any, token: str, initializer: str, num_vectors: int) -> Tr
 
 def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
     """Write the whole pipeline, or the adapter alone, under `folder`."""
-    pipeline.quiet()
     if trained.method == "full":
-        where = folder / run.PIPELINE
-        with write_folder_whole(where) as partial:
-            pipe.save_pretrained(partial, safe_serialization=True)
+        save_whole(pipe, folder / run.PIPELINE)
         return
-    where = folder / run.ADAPTER
-    with write_folder_whole(where) as partial:
+    with write_folder_whole(folder / run.ADAPTER) as partial, system_errors():
         if trained.method == "lora":
             layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
             type(pipe).save_lora_weights(partial, unet_lora_layers=layers, safe_serialization=True)
@@ -123,6 +129,29 @@ def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
             for number, rows in enumerate(trained.params):
                 suffix = "" if number == 0 else f"_{number + 1}"
                 save_tensors(partial / f"learned_embeds{suffix}.safetensors", {token: rows})
+
+
+def save_whole(model: Any, folder: Path) -> None:
+    """Write a pipeline or network of diffusers as a folder, all of it or nothing."""
+    pipeline.quiet()
+    with write_folder_whole(folder) as partial, system_errors():
+        model.save_pretrained(partial, safe_serialization=True)
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """safetensors tells of a full disk by an error of its own, with the system's number in its text."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (found := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save` has been here; it writes its one folder whole."""
+    return (folder / run.PIPELINE).is_dir() or (folder / run.ADAPTER).is_dir()
 
 
 def saved_sha256(folder: Path) -> str:

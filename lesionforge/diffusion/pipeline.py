@@ -36,7 +36,7 @@ class Base(NamedTuple):
     licence: str
     files: dict[str, str]  # path in the folder -> SHA-256
     sha256: str  # of all of them
-    run: Path | None  # of ours, that it was made by
+    run: Path | None  # of ours, that it lies in: what that saw, this saw
 
 
 class Generator(NamedTuple):
@@ -62,7 +62,7 @@ def find_base(name: str) -> Base:
         BadInput: nothing there, a single-file checkpoint, a run that holds adapters only, the hub does not answer.
     """
     quiet()
-    path, made_by = Path(name), None
+    path = Path(name)
     if path.is_file():
         raise BadInput(
             f"base: {name} is a single file, which does not say how its networks are built; expected a diffusers "
@@ -72,15 +72,16 @@ def find_base(name: str) -> Base:
         run.require_done(path, "finetune")
         if not (path / run.PIPELINE).is_dir():
             raise BadInput(f"base: {name} is a run that holds an adapter only; start from the base that it was made on")
-        path, made_by = path / run.PIPELINE, path
+        path = path / run.PIPELINE
     elif not path.is_dir():
         path = from_hub(name)
     if not (path / INDEX).is_file():
         raise BadInput(f"base: {name} is no diffusers folder (no {INDEX} in it); name the folder that holds that file")
-    kind = read_json(path / INDEX).get("_class_name")
+    index = read_json(path / INDEX)
+    kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind not in KINDS:
-        raise BadInput(f"base: {name} holds a {kind}; expected one of {', '.join(KINDS)}")
-    parts = [part for part, value in read_json(path / INDEX).items() if isinstance(value, list) and value[0]]
+        raise BadInput(f"base: {name} holds {kind or 'no pipeline'}; expected one of {', '.join(KINDS)}")
+    parts = [part for part, value in index.items() if isinstance(value, list) and value and value[0]]
     skipped = ("safety_checker", "feature_extractor", "image_encoder")
     files = {
         str(file.relative_to(path)): sha256_of_file(file)
@@ -91,7 +92,13 @@ def find_base(name: str) -> Base:
     }
     if missing := [part for part in parts if part not in skipped and not (path / part).is_dir()]:
         raise BadInput(f"base: {name} lacks {in_short(missing)}, which its {INDEX} names; fetch the folder again")
-    return Base(path, name, licence_of(path, name), files, sha256_of_files(files), made_by)
+    return Base(path, name, licence_of(path, name), files, sha256_of_files(files), run_of(path))
+
+
+def run_of(path: Path) -> Path | None:
+    """The generator run that a folder is, or lies in at any depth, finished or not."""
+    folders = (path.resolve(), *path.resolve().parents)
+    return next((at for at in folders if (at / run.CONFIG).is_file() and run.verb_of(at) == "finetune"), None)
 
 
 def sha256_of_files(files: dict[str, str]) -> str:

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lesionforge import run
 from lesionforge.data import manifests
-from lesionforge.diffusion import pipeline, sampling
+from lesionforge.diffusion import grids, methods, pipeline, sampling
 from lesionforge.diffusion.building import Inputs
 from lesionforge.diffusion.settings import SCRATCH, FinetuneConfig
+from lesionforge.diffusion.stage import Stage, StopSignal, never
+from lesionforge.signals import Stopped
 
 
 def manifest_of(
@@ -54,7 +57,55 @@ def requests_of_grid(config: FinetuneConfig, prompts: Sequence[str]) -> list[sam
     ]  # fmt: skip
 
 
-def grid_of(pipe: Any, requests: list[sampling.Request], image_size: int, batch_size: int) -> np.ndarray:
-    """Images of a grid, (N, S, S, 3) uint8."""
-    with torch.inference_mode():
-        return np.concatenate(list(sampling.sample(pipe, requests, image_size, batch_size)))
+def grid_of(
+    pipe: Any, requests: list[sampling.Request], image_size: int, batch_size: int, stop_signal: StopSignal = never
+) -> np.ndarray:
+    """Images of a grid, (N, S, S, 3) uint8.
+
+    Raises:
+        Stopped: a signal came between two steps of the scheduler.
+    """
+
+    def look(*_: object) -> None:
+        if stop_signal() is not None:
+            raise Stopped
+
+    hook = pipe.unet.register_forward_pre_hook(look)
+    try:
+        with torch.inference_mode():
+            return np.concatenate(list(sampling.sample(pipe, requests, image_size, batch_size)))
+    finally:
+        hook.remove()
+
+
+class Grids:
+    """Sample grids after chosen epochs with the same seeds (the study's Figure 4a), and checkpoints that are kept."""
+
+    def __init__(
+        self, config: FinetuneConfig, image_size: int, pipe: Any, trained: methods.Trained, stage: Stage
+    ) -> None:
+        self.config, self.pipe, self.trained, self.stage = config, pipe, trained, stage
+        self.image_size = image_size
+        last = config.optim.epochs
+        self.epochs = {epoch for epoch in config.samples.epochs if epoch <= last} | {last}
+        prompts = stage.goal.prompts  # type: ignore[attr-defined]
+        self.requests = requests_of_grid(config, prompts)
+
+    def after(self, epoch: int, stop_signal: StopSignal) -> None:
+        """Draw and keep what is due and not yet there.
+
+        Raises:
+            Stopped: a signal broke a grid off.
+        """
+        path = self.config.out / run.SAMPLES_FOLDER / f"{name_of(epoch)}.png"
+        with self.stage.averaged():
+            if self.requests and epoch in self.epochs and not path.is_file():
+                size, batch_size = self.image_size, self.config.data.batch_size
+                grids.write_strip(path, grid_of(self.pipe, self.requests, size, batch_size, stop_signal))
+            kept = self.config.out / run.EPOCHS / name_of(epoch)
+            if epoch in self.config.keep_epochs and not methods.is_saved(kept):
+                methods.save(self.pipe, self.trained, kept, self.config.textual_inversion.token)
+
+
+def name_of(epoch: int) -> str:
+    return f"epoch-{epoch:04d}"

@@ -12,6 +12,7 @@ Above0 = Annotated[float, Field(gt=0)]
 Epoch = Annotated[int, Field(ge=0)]
 
 SCRATCH = "scratch"
+SCRATCH_SIZE = 64  # pixels, where none are asked for
 STUDY_PROMPT = "Malignant skin lesions"  # STUDY.md, Generator
 CONDITIONS = ("diagnosis", "site", "sex", "age", "skin_tone")
 
@@ -120,7 +121,7 @@ class TextualInversionConfig(Config):
     token: str = "<malignant-lesion>"
     """The word."""
     initializer: str = "lesion"
-    """A known word whose embedding it starts from."""
+    """What its embeddings start from: a known word, or the mean of several."""
     num_vectors: int = Field(1, ge=1, le=32)
     """Embeddings that the word stands for."""
 
@@ -235,10 +236,20 @@ class FinetuneConfig(Config):
         for section, counts in used.items():
             if not counts and getattr(self, section) != type(getattr(self, section))():
                 raise ValueError(f"{section}: base {self.base} with method {self.method} does not use these settings")
-        if method == SCRATCH and (self.prompts.template is not None or self.prompts.dropout):
+        if method == SCRATCH and self.method not in ("lora", "full"):
+            raise ValueError(f"method: base scratch learns in full, leave {self.method} away")
+        told = self.prompts.template is not None or self.prompts.benign_template != PromptsConfig().benign_template
+        if method == SCRATCH and (told or self.prompts.dropout):
             raise ValueError("prompts: base scratch has words of its own: scratch.conditions, scratch.caption_dropout")
-        if self.data.image_size is not None and self.data.image_size % 8:
-            raise ValueError(f"data.image_size: {self.data.image_size} is not a multiple of 8")
+        multiple = 8
+        if method == SCRATCH:  # the VAE, then each level of the UNet halves the side
+            multiple = max(8, self.scratch.vae_factor * 2 ** (self.scratch.unet_levels - 1))
+        size = self.data.image_size or SCRATCH_SIZE
+        if size % multiple:
+            below = max(size // multiple, 1) * multiple
+            raise ValueError(
+                f"data.image_size: {size} px, expected a multiple of {multiple}; take {below} or {below + multiple}"
+            )
         if set(self.scratch.conditions) & {"diagnosis"} and not self.prompts.train_only_columns:
             raise ValueError(
                 "scratch.conditions: the test file lacks the diagnosis; add --prompts.train-only-columns to use it"

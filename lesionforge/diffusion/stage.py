@@ -6,7 +6,7 @@ and is drawn for the whole batch, so that neither a resumed run nor another numb
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,11 @@ MAX_BAD_STEPS = 5  # in a row with a loss or gradient that is not finite, then t
 COUNTERS = ("row_loss", "bad_steps", "bad_in_a_row", "seconds", "row_owed")
 
 Draws = dict[str, torch.Tensor]  # name -> (B, ...), on the CPU
+StopSignal = Callable[[], int | None]  # the number of the signal that came
+
+
+def never() -> None:
+    """No signal."""
 
 
 class Goal(Protocol):
@@ -43,8 +48,8 @@ class Goal(Protocol):
         """Loss of each image of a part of the batch. (b,) on the device"""
         ...
 
-    def held_out_loss(self) -> float | None:
-        """The loss on lesions that the generator does not learn from; None where there are none."""
+    def held_out_loss(self, stop_signal: StopSignal = never) -> float | None:
+        """The loss on lesions that it does not learn from; None where there are none. Raises Stopped at a signal."""
         ...
 
 
@@ -83,6 +88,7 @@ class Stage:
         self.average = None if ema_decay is None else Average(self.trained, ema_decay, warmup=True)
         self.step = 0
         self.row_loss = 0.0  # sum over the good steps since the last row
+        self.val_loss: float | None = None  # as last seen, by process 0
         self.bad_steps = self.bad_in_a_row = 0
         self.seconds = 0.0
         self.row_owed = False  # a row was due, and a signal came before it was written
@@ -162,10 +168,11 @@ class Stage:
 
     def too_large(self) -> BadInput:
         now = self.micro_batch_size or self.batch_size // self.accelerator.num_processes
-        cure = (
-            f"--optim.micro-batch-size {max(1, now // 2)}, --optim.grad-checkpointing" if now > 1 else "a smaller model"
+        fewer = f"--optim.micro-batch-size {now // 2}, " if now > 1 else ""
+        return BadInput(
+            f"out of memory: {now} images at once do not fit; try {fewer}--optim.grad-checkpointing, or a smaller "
+            "--data.image-size"
         )
-        return BadInput(f"out of memory: {now} images at once do not fit; try {cure}, or a smaller --data.image-size")
 
     def note_bad_step(self, loss: float, norm: float) -> None:
         self.bad_steps += 1
