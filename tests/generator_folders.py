@@ -27,6 +27,7 @@ def write_generator(
     fold: int | None = None,
     targets: Sequence[int] = (1,),
     epochs: Sequence[int] = (),
+    with_prior: bool = False,
     **changes: Any,
 ) -> Path:
     """A run folder with a whole pipeline in it. changes: keys of the manifest."""
@@ -34,8 +35,11 @@ def write_generator(
     parts = read_split(split, fold)
     learned = part_of(store.samples(), parts, tables.TRAIN).filter(pl.col(tables.TARGET).is_in(list(targets)))
     shutil.copytree(pipeline, folder / run.PIPELINE)
-    for epoch in epochs:
-        shutil.copytree(pipeline, folder / run.EPOCHS / f"epoch-{epoch:04d}" / run.PIPELINE)
+    kept = [f"epoch-{epoch:04d}" for epoch in epochs]
+    for name in kept:
+        shutil.copytree(pipeline, folder / run.EPOCHS / name / run.PIPELINE)
+    if with_prior:
+        shutil.copytree(pipeline, folder / run.PRIOR)
     data = {"store": str(store_path), "split": str(split), "fold": fold}
     (folder / run.CONFIG).write_text(f"# lesionforge finetune --recipe {run.CONFIG}\n{yaml.dump({'data': data})}")
     seen = parquet_bytes(learned)
@@ -49,9 +53,10 @@ def write_generator(
     manifest = {
         "version": 1, "kind": "sd", "method": "full", "image_size": 64, "targets": list(targets),
         "base": {"name": str(pipeline), "licence": "unknown", "files": base.files}, "base_sha256": base.sha256,
-        "adapter_sha256": None, "split_sha256": tables.digest(parts), "split_name": split.name,
-        "store_sha256": store.digest, "fold": fold, "num_seen": len(learned), "seen_sha256": sha256_of_bytes(seen),
-        "epochs": list(epochs), "prediction_type": "epsilon", "negative_prompt": "",
+        "adapter_sha256": base.sha256, "prior_sha256": base.sha256, "epochs": dict.fromkeys(kept, base.sha256),
+        "split_sha256": tables.digest(parts), "split_name": split.name, "store_sha256": store.digest, "fold": fold,
+        "num_seen": len(learned), "seen_sha256": sha256_of_bytes(seen), "prediction_type": "epsilon",
+        "negative_prompt": "",
     }  # fmt: skip
     write_json(folder / run.GENERATOR, manifest | changes)
     run.mark_done(folder)

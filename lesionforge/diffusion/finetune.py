@@ -197,8 +197,8 @@ def run_stage(
         if grids is not None and stage.step == 0 and first:
             with suppress(signals.Stopped):  # drawn by the next command, which begins here too
                 grids.after(0, stop_signal)
+        number = ranks.agreed_signal(accelerator, stop_signal())
         while not stage.finished:
-            number = ranks.agreed_signal(accelerator, stop_signal())
             # schedule, then forward, backward and step
             if not stage.row_owed and number is None:
                 stage.take_step()

@@ -207,6 +207,8 @@ class NoiseGoal:
         def losses(positions: np.ndarray) -> torch.Tensor:
             total = torch.zeros(len(positions), device=self.device)
             for number in range(NUM_TIMESTEPS):
+                if stop_signal() is not None:
+                    raise Stopped
                 timestep = int((number + 0.5) * last / NUM_TIMESTEPS)
                 part = noise[number, positions]
                 timesteps = torch.full((len(positions),), timestep, device=self.device)

@@ -5,6 +5,7 @@ full               the UNet and the text encoders, at rates of their own
 textual_inversion  a few new rows of the text encoders' embeddings
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -24,7 +27,7 @@ from lesionforge.diffusion import pipeline
 from lesionforge.diffusion.denoising import text_encoders, tokenizers
 from lesionforge.engine.checkpoint import save_tensors
 from lesionforge.errors import BadInput
-from lesionforge.files import write_folder_whole
+from lesionforge.files import read_json, write_folder_whole
 
 LORA_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")  # diffusers' own training scripts
 
@@ -124,7 +127,16 @@ def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
     with write_folder_whole(folder / run.ADAPTER) as partial, system_errors():
         if trained.method == "lora":
             layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
-            type(pipe).save_lora_weights(partial, unet_lora_layers=layers, safe_serialization=True)
+            config = pipe.unet.peft_config["default"]
+            # without these, alpha is read back as the rank
+            facts = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": list(LORA_TARGETS)}
+            text = json.dumps({f"unet.{name}": value for name, value in facts.items()})
+
+            def write(tensors: dict[str, torch.Tensor], path: str) -> None:
+                # one entry only: safetensors writes several in any order, and the file's hash must not change
+                save_file(tensors, path, metadata={LORA_ADAPTER_METADATA_KEY: text})
+
+            type(pipe).save_lora_weights(partial, unet_lora_layers=layers, save_function=write)
         else:
             for number, rows in enumerate(trained.params):
                 suffix = "" if number == 0 else f"_{number + 1}"
@@ -136,6 +148,15 @@ def save_whole(model: Any, folder: Path) -> None:
     pipeline.quiet()
     with write_folder_whole(folder) as partial, system_errors():
         model.save_pretrained(partial, safe_serialization=True)
+        for file in partial.rglob("*.json"):
+            forget_path(file)
+
+
+def forget_path(file: Path) -> None:
+    """Take out of a config where it was loaded from: the same network has the same hash in every folder."""
+    config = read_json(file)
+    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import logging
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import polars as pl
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from lesionforge import run, tables
@@ -23,6 +25,7 @@ log = logging.getLogger("lesionforge")
 
 KINDS = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
 INDEX = "model_index.json"
+CARD = "README.md"
 HASHED = (".safetensors", ".json", ".txt", ".bin")
 LAST = "last"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -92,7 +95,7 @@ def find_base(name: str) -> Base:
     }
     if missing := [part for part in parts if part not in skipped and not (path / part).is_dir()]:
         raise BadInput(f"base: {name} lacks {in_short(missing)}, which its {INDEX} names; fetch the folder again")
-    return Base(path, name, licence_of(path, name), files, sha256_of_files(files), run_of(path))
+    return Base(path, name, licence_of(path), files, sha256_of_files(files), run_of(path))
 
 
 def run_of(path: Path) -> Path | None:
@@ -112,7 +115,10 @@ def from_hub(name: str) -> Path:
     log.info("asking the hub, or its local cache, for %s", name)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries, a line each, before our one line
     try:
-        return Path(DiffusionPipeline.download(name, use_safetensors=True))
+        folder = Path(DiffusionPipeline.download(name, use_safetensors=True))
+        with suppress(Exception):  # the model card, which that leaves out; without one the licence is unknown
+            hf_hub_download(name, CARD)
+        return folder
     except Exception as error:  # the hub's errors share no class: OSError, ValueError, httpx's own
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(
@@ -121,9 +127,9 @@ def from_hub(name: str) -> Path:
         ) from error
 
 
-def licence_of(folder: Path, name: str) -> str:
+def licence_of(folder: Path) -> str:
     """What the model card beside a pipeline says, else "unknown"."""
-    for file in (folder / "README.md", folder / "LICENSE", folder.parent / "README.md"):
+    for file in (folder / CARD, folder.parent / CARD):
         if file.is_file() and (found := re.search(r"^license:\s*(\S+)", file.read_text(errors="replace"), re.M)):
             return found[1]
     return "unknown"

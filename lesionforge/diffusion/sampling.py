@@ -24,9 +24,10 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from lesionforge.diffusion.generate_settings import INPAINTING, TEXT_TO_IMAGE
+
 Pipe = Any  # StableDiffusionPipeline or StableDiffusionXLPipeline, which have no types
 
-TEXT_TO_IMAGE, IMAGE_TO_IMAGE, INPAINTING = "text_to_image", "image_to_image", "inpainting"
 DECODED_TOGETHER = 8  # images, our choice: the VAE at full size needs many times the memory of the UNet on latents
 
 

@@ -68,6 +68,11 @@ class Stage:
         warmup_steps: int, weight_decay: float, betas: tuple[float, float], clip_grad_norm: float | None,
         micro_batch_size: int | None, ema_decay: float | None,
     ) -> None:  # fmt: skip
+        if batch_size < accelerator.num_processes:
+            raise BadInput(
+                f"{name}: batches of {batch_size} cannot be dealt to {accelerator.num_processes} processes; start "
+                "fewer, or make its batches larger"
+            )
         self.name, self.goal, self.accelerator = name, goal, accelerator
         self.entropy = [seed, *name.encode()]
         self.seed = seed
@@ -116,6 +121,11 @@ class Stage:
             self.order_epoch = epoch
         return self.order[number * self.batch_size : (number + 1) * self.batch_size]
 
+    def generator_of(self, step: int) -> torch.Generator:
+        """Where the draws of a step come from."""
+        seed = np.random.SeedSequence([*self.entropy, step]).generate_state(1, np.uint64).item() >> 1
+        return torch.Generator().manual_seed(seed)
+
     def take_step(self) -> None:
         """One optimizer step. A loss or gradient that is not finite changes nothing and is counted.
 
@@ -126,8 +136,7 @@ class Stage:
             module.train()
         schedule.set_lr(self.optimizer, self.lr_of(self.step))
         positions = self.positions_of(self.step)
-        seed = np.random.SeedSequence([*self.entropy, self.step]).generate_state(1, np.uint64).item() >> 1
-        draws = self.goal.draws(positions, torch.Generator().manual_seed(seed))
+        draws = self.goal.draws(positions, self.generator_of(self.step))
         inference.seed_device([*self.entropy, self.step, self.accelerator.process_index], self.accelerator.device)
         try:
             loss = self.gradients(positions, draws)
