@@ -18,7 +18,7 @@ GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve"
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict", "explain", "export"},
-    "diffusion": {"finetune", "generate"},
+    "diffusion": {"finetune", "generate", "audit"},
     "evaluation": {"evaluate", "ensemble", "submit"},
 }
 
@@ -28,8 +28,8 @@ DOORS = {
     "accelerate": {"engine.inference", "engine.ranks"},
     "h5py": {"data.challenge_read", "data.challenge_write"},
     "cv2": {"data.pixels", "data.augment", "data.lesions", "data.lesion_measures", "data.textures", "data.lesion_mask",
-            "diffusion.output_format"},
-    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids"},
+            "diffusion.output_format", "diffusion.artefacts", "diffusion.copies_descriptor"},
+    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids", "diffusion.sheets"},
     "diffusers": {"diffusion.pipeline", "diffusion.sampling", "diffusion.scratch", "diffusion.methods", "diffusion.building"},
     "transformers": {"diffusion.pipeline", "diffusion.scratch"},
     "peft": {"diffusion.methods"},

@@ -50,11 +50,12 @@ class Ended(NamedTuple):
 class Forks:
     """Starts commands by forking a process that has imported everything; `disk` is a small one, where there is."""
 
-    def __init__(self, folder: Path, disk_mib: int) -> None:
+    def __init__(self, folder: Path, disk_mib: int, module: str = "test_faults") -> None:
+        """module: whose `serve` has imported what the commands need."""
         self.folder, self.count = folder, 0
         disk = folder / "disk"
         disk.mkdir()
-        here = "from test_faults import serve; serve()"
+        here = f"from {module} import serve; serve()"
         start = [sys.executable, "-c", here]
         if shutil.which("unshare") and subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0:
             mount = f"mount -t tmpfs -o size={disk_mib}m tmpfs {shlex.quote(str(disk))} && exec {shlex.join(start)}"

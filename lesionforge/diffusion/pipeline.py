@@ -5,6 +5,7 @@ import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import diffusers
@@ -260,11 +261,13 @@ def load_adapter(pipe: Any, folder: Path) -> None:
     """
     try:
         if (folder / LORA_FILE).is_file():
-            pipe.load_lora_weights(folder, weight_name=LORA_FILE)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)  # peft's for layers that only one of the two has
+                pipe.load_lora_weights(folder, weight_name=LORA_FILE)
         else:
             load_embeddings(pipe, folder)
-    except (ValueError, RuntimeError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except (ValueError, RuntimeError, KeyError, RuntimeWarning) as error:
+        first_line = shorten(str(error), 200, placeholder=" ...")
         raise BadInput(f"{folder}: the adapter does not fit its base ({first_line}); it is of another one") from error
 
 

@@ -20,7 +20,7 @@ MAX_TOKENS = 16  # of a caption, with its two ends: class and five conditions ne
 def build_vae(image_size: int, width: int, factor: int, latent_channels: int) -> Any:
     """A KL autoencoder (Rombach et al. 2022) that shrinks the side by `factor`; scale of its latents: 1."""
     num_levels = factor.bit_length()
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         block_out_channels=(width, *(2 * width,) * (num_levels - 1)), latent_channels=latent_channels,
         down_block_types=("DownEncoderBlock2D",) * num_levels, up_block_types=("UpDecoderBlock2D",) * num_levels,
         layers_per_block=1, norm_num_groups=GROUPS, sample_size=image_size, scaling_factor=1.0,

@@ -1,0 +1,76 @@
+"""The shortcut test of an audit: by class, of the images as they were made and as they were formatted."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lesionforge import run, tables
+from lesionforge.data.store import Store, open_store
+from lesionforge.diffusion import shortcut
+from lesionforge.diffusion.audit_inputs import Inputs, some_of
+from lesionforge.diffusion.audit_sets import CLASSES, as_table, codes, read_images
+from lesionforge.errors import BadInput
+from lesionforge.progress import progress
+
+MOST = 400  # images of each kind: a few hundred are enough
+BEFORE, AFTER, KEPT = "before formatting", "after formatting, the same images", "after formatting, all that is kept"
+COLUMNS = {
+    "class": pl.String, "format": pl.String, "num_real": pl.Int64, "num_synthetic": pl.Int64, "estimate": pl.Float64,
+    "low": pl.Float64, "high": pl.Float64, "cues": pl.Float64, "network": pl.Float64, "strongest_cue": pl.String,
+    "strongest_cue_auc": pl.Float64, "reason": pl.String,
+}  # fmt: skip
+
+
+def no_test() -> pl.DataFrame:
+    return as_table([], COLUMNS)
+
+
+def shortcut_table(inputs: Inputs, kept: np.ndarray, seed: int, device: Any) -> pl.DataFrame:
+    """A row per class and format; `estimate` is the AUC of telling generated images from part train's."""
+    raw = raw_store(inputs.candidates)
+    rows = []
+    for target in sorted(set(inputs.samples[tables.TARGET].to_list()), reverse=True):
+        of_class = inputs.samples.filter(pl.col(tables.TARGET) == target)
+        is_kept = inputs.samples.filter((pl.col(tables.TARGET) == target) & pl.Series(kept))
+        real = inputs.references.filter(pl.col(tables.TARGET) == target)
+        wanted: list[tuple[str, Store, pl.DataFrame]] = []
+        if raw is not None:
+            same = of_class.filter(pl.col(tables.IMAGE_ID).is_in(raw.image_ids.implode()))
+            wanted += [(BEFORE, raw, same), (AFTER, inputs.candidates, same)]
+        else:
+            reason = f"no images as the generator made them (no {run.RAW} in the candidates' folder)"
+            rows.append({"class": CLASSES[target], "format": BEFORE, "reason": reason})
+        wanted.append((KEPT, inputs.candidates, is_kept))
+        for name, store, table in wanted:
+            rows.append(
+                {"class": CLASSES[target], "format": name} | row_of(inputs.real, real, store, table, seed, device)
+            )
+    return as_table(rows, COLUMNS)
+
+
+def raw_store(candidates: Store) -> Store | None:
+    path = candidates.path / run.RAW
+    return open_store(path) if (path / run.DONE).is_file() else None
+
+
+def row_of(
+    real_store: Store, real: pl.DataFrame, store: Store, table: pl.DataFrame, seed: int, device: Any
+) -> dict[str, Any]:
+    """The test of as many real as generated images."""
+    num = min(len(real), len(table), MOST)
+    real, table = some_of(real, num, seed), some_of(table, num, seed)
+    try:
+        with progress("shortcut test", shortcut.NUM_FOLDS, "folds") as advance:
+            found = shortcut.shortcut_auc(
+                read_images(real_store, real), read_images(store, table), seed, real_patients=codes(real),
+                device=device, advance=advance,
+            )  # fmt: skip
+    except BadInput as error:
+        return {"reason": str(error)}
+    strongest = next(iter(found.by_cue))
+    return {
+        "num_real": found.num_real, "num_synthetic": found.num_synthetic, "estimate": found.auc, "low": found.low,
+        "high": found.high, "cues": found.cues.estimate, "network": found.network.estimate,
+        "strongest_cue": strongest, "strongest_cue_auc": found.by_cue[strongest],
+    }  # fmt: skip
