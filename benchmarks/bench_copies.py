@@ -24,12 +24,12 @@ import h5py
 import numpy as np
 import polars as pl
 
+from lesionforge.auditing import copies
+from lesionforge.auditing.copies_alignment import ORDER_OF
+from lesionforge.auditing.copies_descriptor import HARMONICS, HARMONICS_SCALE, KEYPOINTS, NUM_OF_SIGN, THUMBNAILS
+from lesionforge.auditing.copies_shortlist import complex_harmonics
+from lesionforge.auditing.fidelity_neighbours import wilson
 from lesionforge.data import pixels
-from lesionforge.diffusion import copies
-from lesionforge.diffusion.copies_alignment import ORDER_OF
-from lesionforge.diffusion.copies_descriptor import HARMONICS, HARMONICS_SCALE, KEYPOINTS, NUM_OF_SIGN, THUMBNAILS
-from lesionforge.diffusion.copies_shortlist import complex_harmonics
-from lesionforge.diffusion.fidelity_neighbours import wilson
 
 sys.path.insert(0, str(anchor.TOP / "tests"))
 from planted_copies import EDITS, formatted

@@ -21,7 +21,7 @@ VERBS = {
         "diffusion.generate", "GenerateConfig", "Make candidates from a generator, with all that made each on record."
     ),
     "audit": Verb(
-        "diffusion.audit", "AuditConfig", "Judge candidates: copies, artefacts, likeness; keep the sound as a store."
+        "auditing.audit", "AuditConfig", "Judge candidates: copies, artefacts, likeness; keep the sound as a store."
     ),
     "train": Verb("classifier.train", "TrainConfig", "Train a classifier on one training distribution."),
     "predict": Verb(

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from lesionforge.auditing import artefacts
 from lesionforge.data import pixels
-from lesionforge.diffusion import artefacts
 
 
 def lesion(seed: int, size: int = 120, centres: tuple[tuple[float, float], ...] = ((0.5, 0.5),)) -> np.ndarray:

@@ -14,9 +14,9 @@ import pytest
 from candidate_stores import image_of, spotted, write_candidates, write_real
 
 from lesionforge import run, tables
+from lesionforge.auditing.audit import AuditConfig, audit
 from lesionforge.data.provenance import read_provenance
 from lesionforge.data.store import open_store
-from lesionforge.diffusion.audit import AuditConfig, audit
 from lesionforge.errors import BadInput
 
 FILTERS = ("contrast", "extremes", "bright_strokes", "dark_strokes")  # drawn images have but one kind of noise

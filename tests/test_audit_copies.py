@@ -5,8 +5,8 @@ import polars as pl
 from candidate_stores import spotted
 
 from lesionforge import tables
-from lesionforge.diffusion import copies
-from lesionforge.diffusion.audit_copies import find_repeats, rate_facts, root_of
+from lesionforge.auditing import copies
+from lesionforge.auditing.audit_copies import find_repeats, rate_facts, root_of
 
 
 def test_a_collapsed_generator_leaves_one_image_of_each() -> None:

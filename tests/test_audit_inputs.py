@@ -8,8 +8,8 @@ import pytest
 from candidate_stores import spotted, write_candidates, write_real
 
 from lesionforge import run, tables
+from lesionforge.auditing.audit_inputs import fold_of, read_inputs, read_scores
 from lesionforge.data.store import open_store
-from lesionforge.diffusion.audit_inputs import fold_of, read_inputs, read_scores
 from lesionforge.errors import BadInput
 
 

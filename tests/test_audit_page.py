@@ -1,6 +1,6 @@
 """The parts of a report: numbers in words, and tables."""
 
-from lesionforge.diffusion.audit_page import html_table, interval, number, percent, with_interval
+from lesionforge.auditing.audit_page import html_table, interval, number, percent, with_interval
 
 
 def test_numbers_in_words() -> None:

@@ -11,7 +11,7 @@ import pytest
 from candidate_stores import spotted, write_candidates, write_real
 
 from lesionforge import run
-from lesionforge.diffusion.audit import AuditConfig, audit
+from lesionforge.auditing.audit import AuditConfig, audit
 
 PROBE = """
 <script>

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from candidate_stores import spotted, write_candidates, write_real
 
-from lesionforge.diffusion import audit_shortcut
-from lesionforge.diffusion.audit_inputs import read_inputs
+from lesionforge.auditing import audit_shortcut
+from lesionforge.auditing.audit_inputs import read_inputs
 
 
 @pytest.mark.slow

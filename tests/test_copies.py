@@ -9,8 +9,8 @@ import pytest
 from planted_copies import EDITS, formatted, rotated_and_cropped, skin, warped
 from safetensors.numpy import load, save
 
+from lesionforge.auditing.copies import calibrated_threshold, copy_scores, describe
 from lesionforge.data import pixels
-from lesionforge.diffusion.copies import calibrated_threshold, copy_scores, describe
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from planted_copies import skin
 
-from lesionforge.diffusion.copies_alignment import (
+from lesionforge.auditing.copies_alignment import (
     EVERY,
     ORDER_OF,
     angle_between,
@@ -15,7 +15,7 @@ from lesionforge.diffusion.copies_alignment import (
     moved,
     refined,
 )
-from lesionforge.diffusion.copies_descriptor import THUMBNAILS, describe
+from lesionforge.auditing.copies_descriptor import THUMBNAILS, describe
 
 IDENTITY = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from planted_copies import skin
 
-from lesionforge.diffusion.copies_descriptor import HARMONICS, KEYPOINTS, THUMBNAILS, describe
+from lesionforge.auditing.copies_descriptor import HARMONICS, KEYPOINTS, THUMBNAILS, describe
 
 
 def test_two_kilobytes_an_image() -> None:

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lesionforge.diffusion import copies_shortlist
-from lesionforge.diffusion.copies_alignment import ORDER_OF
-from lesionforge.diffusion.copies_shortlist import (
+from lesionforge.auditing import copies_shortlist
+from lesionforge.auditing.copies_alignment import ORDER_OF
+from lesionforge.auditing.copies_shortlist import (
     NUM_MATCHES,
     complex_harmonics,
     fit_whitening,

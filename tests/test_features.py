@@ -13,10 +13,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from lesionforge.auditing.features import FEATURES, Extractor, build_extractor, cached, of_store
 from lesionforge.classifier.settings import TrainConfig
 from lesionforge.classifier.train import train
 from lesionforge.data.store import open_store
-from lesionforge.diffusion.features import FEATURES, Extractor, build_extractor, cached, of_store
 from lesionforge.engine.inference import Normalise, torch_scorer
 from lesionforge.engine.model import last_layer
 from lesionforge.engine.trained import load_run
@@ -221,7 +221,7 @@ def test_what_was_computed_before_an_error_is_kept(tmp_path: Path) -> None:
 
 
 def test_long_work_is_written_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lesionforge.diffusion.features.SHARD_BYTES", 30)  # a row has 8 bytes
+    monkeypatch.setattr("lesionforge.auditing.features.SHARD_BYTES", 30)  # a row has 8 bytes
     squares(tmp_path, list(range(20)), batch=2)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 5
     assert squares(tmp_path, list(range(25)))[1] == [20, 21, 22, 23, 24]

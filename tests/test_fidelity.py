@@ -10,8 +10,8 @@ from scipy import linalg
 from torchmetrics.image.kid import poly_mmd
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
-from lesionforge.diffusion import fidelity
-from lesionforge.diffusion.fidelity import feature_scores, fid, kid, mifid, vendi
+from lesionforge.auditing import fidelity
+from lesionforge.auditing.fidelity import feature_scores, fid, kid, mifid, vendi
 from lesionforge.errors import BadInput
 
 torch.set_num_threads(1)

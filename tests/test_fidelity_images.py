@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lesionforge.diffusion.fidelity_images import luminance, ms_ssim, pairs_within, radial_power, spectrum
+from lesionforge.auditing.fidelity_images import luminance, ms_ssim, pairs_within, radial_power, spectrum
 from lesionforge.errors import BadInput
 
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from lesionforge.diffusion import fidelity_neighbours
-from lesionforge.diffusion.fidelity_neighbours import balls_around, precision_recall, radii, subtype_coverage, wilson
+from lesionforge.auditing import fidelity_neighbours
+from lesionforge.auditing.fidelity_neighbours import balls_around, precision_recall, radii, subtype_coverage, wilson
 from lesionforge.errors import BadInput
 
 torch.set_num_threads(1)

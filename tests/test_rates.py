@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lesionforge.diffusion.rates import ratio, share
+from lesionforge.auditing.rates import ratio, share
 
 
 def test_wilson_as_in_the_textbook() -> None:

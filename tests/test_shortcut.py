@@ -6,8 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from lesionforge.data.pixels import decode, encode_jpeg
-from lesionforge.diffusion.shortcut import (
+from lesionforge.auditing.shortcut import (
     block_edges,
     fit_logistic,
     folds,
@@ -18,6 +17,7 @@ from lesionforge.diffusion.shortcut import (
     rings,
     shortcut_auc,
 )
+from lesionforge.data.pixels import decode, encode_jpeg
 from lesionforge.errors import BadInput
 
 torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def real() -> list[np.ndarray]:
 @pytest.fixture
 def _hasty_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a test is about the cues."""
-    monkeypatch.setattr("lesionforge.diffusion.shortcut.NUM_STEPS", 5)
+    monkeypatch.setattr("lesionforge.auditing.shortcut.NUM_STEPS", 5)
 
 
 def test_two_halves_of_one_set_cannot_be_told_apart(real: list[np.ndarray]) -> None:

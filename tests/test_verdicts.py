@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionforge import tables
-from lesionforge.diffusion import verdicts
-from lesionforge.diffusion.verdicts import Finding
+from lesionforge.auditing import verdicts
+from lesionforge.auditing.verdicts import Finding
 
 SAMPLES = pl.DataFrame({tables.IMAGE_ID: ["a", "b", "c", "d"], tables.TARGET: [1, 1, 0, 0]})
 

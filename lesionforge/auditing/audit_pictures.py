@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from lesionforge import run, tables
+from lesionforge.auditing import sheets, verdicts
+from lesionforge.auditing.audit_copies import Copies
+from lesionforge.auditing.audit_inputs import Inputs, some_of
+from lesionforge.auditing.audit_sets import ALL, read_images
 from lesionforge.data.store import Store
-from lesionforge.diffusion import sheets, verdicts
-from lesionforge.diffusion.audit_copies import Copies
-from lesionforge.diffusion.audit_inputs import Inputs, some_of
-from lesionforge.diffusion.audit_sets import ALL, read_images
 
 PAIR_COLUMNS = (tables.IMAGE_ID, tables.NEAREST_IMAGE, tables.COPY_SCORE, tables.VERDICT, tables.VERDICT_REASON)
 

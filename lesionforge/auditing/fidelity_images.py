@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lesionforge.auditing.fidelity import torchmetrics_or_refuse
 from lesionforge.bootstrap import Estimate, estimate
 from lesionforge.data import augment
-from lesionforge.diffusion.fidelity import torchmetrics_or_refuse
 from lesionforge.errors import BadInput
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lesionforge.diffusion import copies_alignment as alignment
-from lesionforge.diffusion import copies_shortlist as shortlists
-from lesionforge.diffusion.copies_descriptor import HARMONICS, KEYPOINTS, THUMBNAILS, describe
+from lesionforge.auditing import copies_alignment as alignment
+from lesionforge.auditing import copies_shortlist as shortlists
+from lesionforge.auditing.copies_descriptor import HARMONICS, KEYPOINTS, THUMBNAILS, describe
 
 __all__ = ["DESCRIPTION", "CopyScores", "calibrated_threshold", "copy_scores", "describe"]
 

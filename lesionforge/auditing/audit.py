@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lesionforge import files, run
-from lesionforge.diffusion.audit_settings import AuditConfig
+from lesionforge.auditing.audit_settings import AuditConfig
 from lesionforge.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from lesionforge.diffusion.audit_copies import Copies
-    from lesionforge.diffusion.audit_inputs import Inputs
-    from lesionforge.diffusion.features import Extractor
-    from lesionforge.diffusion.verdicts import Finding
+    from lesionforge.auditing.audit_copies import Copies
+    from lesionforge.auditing.audit_inputs import Inputs
+    from lesionforge.auditing.features import Extractor
+    from lesionforge.auditing.verdicts import Finding
 
 __all__ = ["AuditConfig", "audit"]
 
@@ -67,7 +67,7 @@ def audit(config: AuditConfig) -> None:
 def audit_one(config: AuditConfig) -> None:
     import torch
 
-    from lesionforge.diffusion import audit_inputs
+    from lesionforge.auditing import audit_inputs
 
     torch.set_num_threads(config.hardware.torch_threads or torch.get_num_threads())
     if run.already_done(config.out, config):
@@ -92,7 +92,7 @@ def audit_one(config: AuditConfig) -> None:
 
 def build_extractor(config: AuditConfig) -> "tuple[Extractor | None, str]":
     """The network that sets are compared with, and why there is none where there is none."""
-    from lesionforge.diffusion import features
+    from lesionforge.auditing import features
     from lesionforge.engine import inference
 
     asked = config.features
@@ -118,7 +118,7 @@ def judge(config: AuditConfig, inputs: "Inputs", score: "np.ndarray | None") -> 
     import numpy as np
 
     from lesionforge import tables
-    from lesionforge.diffusion import audit_copies, audit_filters, verdicts
+    from lesionforge.auditing import audit_copies, audit_filters, verdicts
 
     num_images, threads = len(inputs.samples), config.hardware.loader_threads
     findings, measures, artefact_facts = audit_filters.artefact_findings(
@@ -160,7 +160,7 @@ def report(
 ) -> dict[str, Any]:
     """Measure the sets, draw the pictures, write the tables, audit.json and the page; returns what audit.json holds."""
     from lesionforge import tables
-    from lesionforge.diffusion import audit_facts, audit_pictures, audit_report, audit_sets, audit_shortcut, verdicts
+    from lesionforge.auditing import audit_facts, audit_pictures, audit_report, audit_sets, audit_shortcut, verdicts
     from lesionforge.engine import inference
 
     device = inference.build_accelerator(config.hardware.device, "fp32").device
@@ -254,7 +254,7 @@ def keep_rejected(folder: Path, out: Path) -> Path:
 
 def nothing_kept(place: Path) -> str:
     from lesionforge import tables
-    from lesionforge.diffusion import verdicts
+    from lesionforge.auditing import verdicts
 
     table = tables.read_table(place / run.VERDICTS)
     return (
@@ -266,7 +266,7 @@ def nothing_kept(place: Path) -> str:
 def cure_of(table: "pl.DataFrame") -> str:
     """What helps, by what took most."""
     from lesionforge import tables
-    from lesionforge.diffusion import audit_filters, verdicts
+    from lesionforge.auditing import audit_filters, verdicts
 
     reason = table[tables.VERDICT_REASON].value_counts(sort=True)[tables.VERDICT_REASON][0]
     if reason in (audit_filters.COPY, audit_filters.REPEAT):

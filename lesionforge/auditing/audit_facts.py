@@ -7,14 +7,14 @@ import polars as pl
 
 import lesionforge
 from lesionforge import run, tables
-from lesionforge.diffusion import verdicts
-from lesionforge.diffusion.audit_copies import Copies
-from lesionforge.diffusion.audit_inputs import Inputs
-from lesionforge.diffusion.audit_page import interval, percent
-from lesionforge.diffusion.audit_report import RANDOM_MARK
-from lesionforge.diffusion.audit_sets import Sets
-from lesionforge.diffusion.features import Extractor
-from lesionforge.diffusion.sheets import DISCLAIMER
+from lesionforge.auditing import verdicts
+from lesionforge.auditing.audit_copies import Copies
+from lesionforge.auditing.audit_inputs import Inputs
+from lesionforge.auditing.audit_page import interval, percent
+from lesionforge.auditing.audit_report import RANDOM_MARK
+from lesionforge.auditing.audit_sets import Sets
+from lesionforge.auditing.features import Extractor
+from lesionforge.auditing.sheets import DISCLAIMER
 
 MANIFEST_FACTS = ("kind", "method", "num_seen", "fold", "image_size", "base_sha256", "adapter_sha256", "split_sha256")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lesionforge.diffusion.copies_descriptor import (
+from lesionforge.auditing.copies_descriptor import (
     GREY_ORDERS,
     HARMONICS_SCALE,
     NUM_OF_SIGN,

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from lesionforge import tables
+from lesionforge.auditing import features, fidelity, fidelity_images, fidelity_neighbours
+from lesionforge.auditing.audit_copies import decoded
+from lesionforge.auditing.audit_inputs import Inputs, some_of
 from lesionforge.bootstrap import Estimate
 from lesionforge.data.store import Store
-from lesionforge.diffusion import features, fidelity, fidelity_images, fidelity_neighbours
-from lesionforge.diffusion.audit_copies import decoded
-from lesionforge.diffusion.audit_inputs import Inputs, some_of
 from lesionforge.errors import BadInput
 from lesionforge.progress import progress
 

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 
 from lesionforge import run, tables
+from lesionforge.auditing import shortcut
+from lesionforge.auditing.audit_inputs import Inputs, some_of
+from lesionforge.auditing.audit_sets import CLASSES, as_table, codes, read_images
 from lesionforge.data.store import Store, open_store
-from lesionforge.diffusion import shortcut
-from lesionforge.diffusion.audit_inputs import Inputs, some_of
-from lesionforge.diffusion.audit_sets import CLASSES, as_table, codes, read_images
 from lesionforge.errors import BadInput
 from lesionforge.progress import progress
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lesionforge.diffusion.copies_descriptor import (
+from lesionforge.auditing.copies_descriptor import (
     GREY_ORDERS,
     NUM_OF_SIGN,
     RADII,
@@ -19,7 +19,7 @@ from lesionforge.diffusion.copies_descriptor import (
     THUMBNAIL_SCALE,
     THUMBNAIL_SIDE,
 )
-from lesionforge.diffusion.copies_shortlist import complex_harmonics
+from lesionforge.auditing.copies_shortlist import complex_harmonics
 
 SMALLEST_OVERLAP = 0.5  # of either image, our choice: a crop to 75 % of the side leaves 0.56; a smaller one counts less
 STILL = 0.05  # contrast of a thumbnail that counts as none

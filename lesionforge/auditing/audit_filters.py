@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lesionforge.diffusion import artefacts, audit_copies, rates
-from lesionforge.diffusion.audit_copies import Copies
-from lesionforge.diffusion.audit_inputs import Inputs, some_of
-from lesionforge.diffusion.verdicts import Finding
+from lesionforge.auditing import artefacts, audit_copies, rates
+from lesionforge.auditing.audit_copies import Copies
+from lesionforge.auditing.audit_inputs import Inputs, some_of
+from lesionforge.auditing.verdicts import Finding
 
 COPY, REPEAT = "near-copy", "duplicate"
 

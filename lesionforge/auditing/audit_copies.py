@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from lesionforge import tables
+from lesionforge.auditing import artefacts, copies, features, rates, verdicts
+from lesionforge.auditing.audit_inputs import Inputs, some_of
 from lesionforge.data import pixels
 from lesionforge.data.store import Store
-from lesionforge.diffusion import artefacts, copies, features, rates, verdicts
-from lesionforge.diffusion.audit_inputs import Inputs, some_of
 from lesionforge.errors import BadInput
 from lesionforge.progress import progress
 

@@ -53,7 +53,7 @@ def feature_scores(
     Raises:
         BadInput: fewer than two images in a set, or torchmetrics is missing.
     """
-    from lesionforge.diffusion.fidelity_neighbours import NUM_NEIGHBOURS, precision_recall
+    from lesionforge.auditing.fidelity_neighbours import NUM_NEIGHBOURS, precision_recall
 
     refuse_unlike(reference, synthetic)
     has_baseline = len(held_out) > NUM_NEIGHBOURS

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from lesionforge import run
-from lesionforge.diffusion.audit_page import (
+from lesionforge.auditing.audit_page import (
     STYLE,
     html_table,
     image,
@@ -18,8 +18,8 @@ from lesionforge.diffusion.audit_page import (
     percent,
     with_interval,
 )
-from lesionforge.diffusion.audit_sets import ALL, KEPT, MEANING, NEAR
-from lesionforge.diffusion.sheets import DISCLAIMER
+from lesionforge.auditing.audit_sets import ALL, KEPT, MEANING, NEAR
+from lesionforge.auditing.sheets import DISCLAIMER
 from lesionforge.files import write_whole
 
 RANDOM_MARK = "RANDOM WEIGHTS: these numbers show that the machinery runs, and nothing else"

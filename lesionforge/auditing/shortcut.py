@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from lesionforge import bootstrap, metrics
+from lesionforge.auditing.fidelity_images import LUMINANCE, radial_power
 from lesionforge.bootstrap import Estimate, clusters_of
 from lesionforge.data import augment
-from lesionforge.diffusion.fidelity_images import LUMINANCE, radial_power
 from lesionforge.errors import BadInput
 
 NUM_FOLDS = 5

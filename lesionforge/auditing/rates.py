@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lesionforge.diffusion.fidelity_neighbours import Z, wilson
+from lesionforge.auditing.fidelity_neighbours import Z, wilson
 
 
 def share(count: int, total: int) -> dict[str, Any]:
