@@ -1,6 +1,6 @@
 """What faster sampling costs: CPU time and KID, by scheduler, steps and precision, of a real generator.
 
-    python benchmarks/bench_samplers.py --generator RUN --store REAL --split SPLIT --weights FILE [--images 237] [--write]
+    python benchmarks/bench_samplers.py --generator RUN --store REAL --split SPLIT --weights FILE [--write]
 
 Every setting makes the same number of images of the same seeds, unformatted. KID (lower is nearer) is
 to the malignant lesions of part train in the features of MobileNetV2 (ImageNet, FILE), with a 95 % interval; the first
