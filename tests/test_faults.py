@@ -132,7 +132,12 @@ def serve() -> None:
                 if question["words"][0] == "save":
                     save_for_ever(Path(question["words"][1]))
                 sys.argv = ["lesionforge", *question["words"]]
-                sys.exit(cli.main())
+                try:
+                    code = cli.main()
+                except SystemExit as end:
+                    code = int(end.code or 0)
+                sys.stderr.flush()
+                os._exit(code)  # a library's last rites would wait for threads that only the parent of the fork has
         else:
             answer = True
         print(json.dumps(answer), flush=True)
