@@ -92,7 +92,10 @@ FOCUS_LESIONS = "focus-lesions.parquet"
 SUBMISSION = "submission.csv"
 
 MOST_DIFFERENCES = 8  # keys that a refusal names, our choice
-RECORDED_PACKAGES = ("torch", "timm", "numpy", "polars", "opencv-python-headless", "accelerate", "safetensors", "h5py")
+RECORDED_PACKAGES = (
+    "torch", "timm", "diffusers", "transformers", "peft", "numpy", "polars", "opencv-python-headless", "accelerate",
+    "safetensors", "h5py",
+)  # fmt: skip
 
 
 def already_done(out: Path, config: Config) -> bool:

@@ -508,3 +508,11 @@ def test_source_images_of_outside_ones_are_declared_with_them(
 def test_a_declaration_for_real_images_is_refused(outside: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--trained-on says what a generator learned from; say --source synthetic too"):
         prepare(PrepareConfig(**{**outside, "source": "real"}, trained_on=tmp_path / "seen.csv", out=tmp_path / "s"))
+
+
+def test_candidates_that_no_audit_has_seen_are_refused(
+    lesions: pl.DataFrame, learn: Callable[..., TrainingData], tmp_path: Path
+) -> None:
+    store = write_synthetic_store(tmp_path / "candidates", lesions.head(30))
+    (store / run.CONFIG).write_text("# lesionforge generate --recipe config.yaml\n")
+    assert "candidates that no audit has looked at" in refusal(learn, store)

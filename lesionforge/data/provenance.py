@@ -205,12 +205,13 @@ def refuse_leaky(
         What was read and checked, a store each.
 
     Raises:
-        BadInput: as `read_provenance` and `Store.verify`, or a real image behind a store is of val or test.
+        BadInput: as `read_provenance` and `Store.verify`, no audit has looked at it, or a real image behind a store is of val or test.
     """
     known = held_out if known is None else known
     checked = []
     for store in stores:
         provenance = read_provenance(store.path)
+        refuse_unaudited(store.path)
         store.verify()
         for manifest_sha256, manifest in provenance.manifests.items():
             seen = provenance.seen.filter(pl.col(tables.GENERATOR) == manifest_sha256)
@@ -221,6 +222,15 @@ def refuse_leaky(
         log_checked(store, provenance, known)
         checked.append(provenance)
     return checked
+
+
+def refuse_unaudited(store_path: Path) -> None:
+    """Candidates as a generator made them may be copies of real lesions."""
+    if (store_path / run.CONFIG).is_file() and run.verb_of(store_path) == "generate":
+        raise BadInput(
+            f"{store_path}: candidates that no audit has looked at, and copies of real lesions may be among them; run "
+            f"`lesionforge audit --candidates {store_path}` and name the store that it writes (each filter has a switch)"
+        )
 
 
 def refuse_shared(path: Path, how: str, seen: pl.DataFrame, held_out: pl.DataFrame, known: pl.DataFrame) -> None:
