@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from lesionforge import tables
-from lesionforge.diffusion import captions
+from lesionforge.diffusion import captions, scratch
 from lesionforge.errors import BadInput
 
 LESIONS = pl.DataFrame(
@@ -115,6 +115,13 @@ def test_skin_tones_of_known_skins() -> None:
         "very light", "brown", "dark", None
     ]  # fmt: skip
     assert captions.captions_of(LESIONS, "{skin_tone}") == ["light", "brown", "unknown"]
+
+
+def test_a_tokenizer_of_base_scratch_is_known_by_its_words(tiny_sd: Path, tmp_path: Path) -> None:
+    scratch.word_tokenizer(["<malignant>", "<benign>", "<site=head/neck>"]).save_pretrained(tmp_path)
+    assert captions.knows_words(tmp_path)
+    assert not captions.knows_words(tiny_sd / "tokenizer")
+    assert not captions.knows_words(tmp_path / "none")
 
 
 @pytest.mark.real

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, PNDMScheduler
 from diffusers.training_utils import compute_snr
 
 from lesionforge.diffusion import denoising, pipeline
@@ -35,11 +35,30 @@ def test_prompts_are_told_as_the_pipeline_tells_them(sd, sdxl) -> None:  # type:
         expected, _ = sd.encode_prompt(PROMPTS, "cpu", 1, False)
         assert torch.equal(told["hidden"], expected)
         told = denoising.encode_prompts(sdxl, PROMPTS)
-        expected, _, pooled, _ = sdxl.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
+        expected, negative, pooled, negative_pooled = sdxl.encode_prompt(PROMPTS, device="cpu")
+        expected[1], pooled[1] = negative[1], negative_pooled[1]  # without a prompt: as without a negative one
         assert torch.equal(told["hidden"], expected)
         assert torch.equal(told["pooled"], pooled)
+        assert not told["hidden"][1].any()
     assert not denoising.is_sdxl(sd)
     assert len(denoising.text_encoders(sdxl)) == len(denoising.tokenizers(sdxl)) == 2
+
+
+def test_a_prompt_that_was_left_out_is_zeros_only_where_the_pipeline_takes_zeros(sdxl) -> None:  # type: ignore[no-untyped-def]
+    sdxl.register_to_config(force_zeros_for_empty_prompt=False)
+    try:
+        with torch.no_grad():
+            told = denoising.encode_prompts(sdxl, [""])
+            _, negative, _, negative_pooled = sdxl.encode_prompt(["a mole"], device="cpu")
+        assert torch.equal(told["hidden"], negative)
+        assert torch.equal(told["pooled"], negative_pooled)
+        assert negative.any()
+    finally:
+        sdxl.register_to_config(force_zeros_for_empty_prompt=True)
+
+
+def test_what_latents_are_smaller_by(sd) -> None:  # type: ignore[no-untyped-def]
+    assert denoising.vae_factor(sd.vae) == 8 == sd.vae_scale_factor
 
 
 def test_prompts_that_are_cut_are_named(sd) -> None:  # type: ignore[no-untyped-def]
@@ -65,6 +84,16 @@ def test_min_snr_weights_are_those_of_the_paper(prediction_type: str, gamma: flo
 def test_min_snr_weights_are_finite_in_pure_noise(prediction_type: str) -> None:
     noise = scheduler(prediction_type, rescale_betas_zero_snr=True)
     assert torch.isfinite(denoising.snr_weights(noise, torch.arange(1000), 5.0)).all()
+
+
+def test_min_snr_gives_pure_noise_no_weight_where_v_is_predicted() -> None:
+    """Measured to harm, so building warns of it; and that is where the signal is zero."""
+    pure = scheduler("v_prediction", rescale_betas_zero_snr=True)
+    assert float(denoising.snr_weights(pure, torch.tensor([999]), 5.0)) < 1e-6
+    assert denoising.ends_in_pure_noise(pure)
+    assert not denoising.ends_in_pure_noise(scheduler("v_prediction"))
+    assert not denoising.ends_in_pure_noise(scheduler("epsilon", rescale_betas_zero_snr=True))
+    assert not denoising.ends_in_pure_noise(PNDMScheduler())  # which does not know of it
 
 
 def test_targets() -> None:

@@ -323,6 +323,17 @@ def test_a_run_of_ours_as_the_base_hands_on_what_it_saw(
     assert list((out / run.TENSORBOARD).iterdir())
 
 
+def test_a_copied_pipeline_still_knows_what_it_saw(
+    finished: Callable[[str], Path], blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    """A folder that was copied out of its run, to be a base that no path gives away."""
+    shutil.copytree(finished("scratch") / run.PRIOR, tmp_path / "copied")
+    words = words_of(blobs, blob_split, tmp_path / "copied", "--prompts.template", "<malignant>")
+    assert code_of([*words, "--out", str(tmp_path / "r")]) == 0
+    ids = open_store(blobs).samples()[tables.IMAGE_ID]
+    assert set(tables.read_table(tmp_path / "r" / run.SEEN)[tables.IMAGE_ID]) == set(ids[:72])
+
+
 def test_memory_savers_and_caches_do_not_change_what_is_learned(
     command: Callable[[str], list[str]], finished: Callable[[str], Path], tmp_path: Path
 ) -> None:

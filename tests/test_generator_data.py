@@ -38,6 +38,8 @@ def test_only_lesions_of_part_train(blobs: Path, blob_split: Path, tmp_path: Pat
     assert chosen == [i for i in range(72) if int(i % 4 == 0) in wanted]
     held_out = [int(name.removeprefix("ISIC_")) for name in data.held_out[tables.IMAGE_ID]]
     assert sorted(held_out) == [i for i in range(72, 96) if int(i % 4 == 0) in wanted]
+    val = [int(name.removeprefix("ISIC_")) for name in data.val[tables.IMAGE_ID]]
+    assert sorted(val) == list(range(72, 96)) != val
     assert data.facts["split_sha256"] == tables.digest(read_split(blob_split))
     assert data.facts["store_sha256"] == open_store(blobs).digest
 
@@ -186,6 +188,7 @@ def test_cached_latents_are_those_of_each_image(tiny_sd: Path, blobs: Path) -> N
     kept = generator_data.encoded(lambda batch: moments_of(vae, batch), images, 8, accelerator, "encoding")
     assert kept.shape == (19, 8, 8, 8, 8)
     assert kept.dtype == torch.float32
+    assert generator_data.bytes_of_latents(vae, 19, 8, 64) == kept.nbytes
     positions, symmetries = np.array([18, 0, 7]), torch.tensor([5, 0, 6])
     turned = generator_data.turned(images(positions), symmetries)
     fresh = generator_data.as_moments(vae, turned, accelerator.device)

@@ -12,7 +12,7 @@ from lesionforge import run, tables
 from lesionforge.data.store import open_store
 from lesionforge.diffusion import building, denoising, methods, pipeline, sampling, scratch
 from lesionforge.diffusion.generator_data import Images, as_input, as_moments
-from lesionforge.diffusion.goals import ClassImages, NoiseGoal, VaeGoal, mean_over_chunks
+from lesionforge.diffusion.goals import ClassImages, NoiseGoal, VaeGoal, held_out_timesteps, mean_over_chunks
 from lesionforge.diffusion.settings import FinetuneConfig
 from lesionforge.engine import inference
 
@@ -155,6 +155,14 @@ def test_the_held_out_loss_is_the_same_each_time_and_falls_when_learned(tiny_sd:
     last = goal.held_out_loss()
     assert last is not None
     assert last < 0.9 * first
+
+
+def test_the_end_of_a_schedule_in_pure_noise_is_looked_at() -> None:
+    middles = [125, 375, 625, 875]
+    assert held_out_timesteps(DDPMScheduler()) == middles
+    assert held_out_timesteps(DDPMScheduler(prediction_type="v_prediction")) == middles
+    pure = DDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    assert held_out_timesteps(pure) == [*middles, 999]
 
 
 def test_means_over_chunks_weigh_images_alike() -> None:

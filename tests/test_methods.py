@@ -67,7 +67,7 @@ def test_adapters_change_nothing_at_first_and_come_back_bitwise(
     now = {name.replace(".base_layer", ""): p for name, p in pipe.unet.named_parameters()}
     assert all(torch.equal(value, now[name]) for name, value in frozen.items())
 
-    methods.save(pipe, trained, tmp_path, TOKEN)
+    methods.save(pipe, trained, tmp_path, TOKEN, None)
     files = pipeline.adapter_files(tmp_path / run.ADAPTER)
     assert list(files) == [pipeline.LORA_FILE]
     assert methods.saved_sha256(tmp_path) == pipeline.sha256_of_files(files)
@@ -81,7 +81,7 @@ def test_the_scale_of_adapters_is_alpha_over_rank_after_reloading_too(tiny_sd: P
     trained = methods.train_lora(pipe, rank=4, alpha=12)
     learn(pipe, trained)
     assert next(m for m in pipe.unet.modules() if hasattr(m, "scaling")).scaling["default"] == 3
-    methods.save(pipe, trained, tmp_path, TOKEN)
+    methods.save(pipe, trained, tmp_path, TOKEN, None)
     again = opened(tiny_sd)
     pipeline.load_adapter(again, tmp_path / run.ADAPTER)
     assert np.array_equal(image_of(again), image_of(pipe))
@@ -105,7 +105,7 @@ def test_a_pipeline_that_learned_in_full_comes_back_bitwise(
     learn(pipe, trained)
     after = image_of(pipe)
     assert not np.array_equal(after, before)
-    methods.save(pipe, trained, tmp_path, TOKEN)
+    methods.save(pipe, trained, tmp_path, TOKEN, None)
     assert np.array_equal(image_of(opened(tmp_path / run.PIPELINE)), after)
     assert methods.saved_sha256(tmp_path) == pipeline.find_base(str(tmp_path / run.PIPELINE)).sha256
 
@@ -141,7 +141,7 @@ def test_a_new_word_comes_back_bitwise_and_leaves_the_others_alone(
     assert all(not torch.equal(p, was) for p, was in zip(trained.params, start, strict=True))
     assert np.array_equal(image_of(pipe), other)
     after = image_of(pipe, prompt)
-    methods.save(pipe, trained, tmp_path, TOKEN)
+    methods.save(pipe, trained, tmp_path, TOKEN, None)
     again = opened(base)
     pipeline.load_adapter(again, tmp_path / run.ADAPTER)
     assert np.array_equal(image_of(again, prompt), after)
@@ -194,7 +194,7 @@ def test_the_average_is_what_is_saved_inside_its_block(
     for p, first, last in zip(trained.params, start, own, strict=True):
         torch.testing.assert_close(p.detach(), (first + last) / 2)
     averaged = image_of(pipe, prompt)
-    methods.save(pipe, trained, tmp_path, TOKEN)
+    methods.save(pipe, trained, tmp_path, TOKEN, None)
     if trained.method == "full":
         again = opened(tmp_path / run.PIPELINE)
     else:
@@ -208,6 +208,6 @@ def test_a_save_is_whole_or_not_there(tiny_sd: Path, tmp_path: Path, monkeypatch
     trained = methods.train_lora(pipe, 4, None)
     monkeypatch.setattr(type(pipe), "save_lora_weights", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        methods.save(pipe, trained, tmp_path, TOKEN)
+        methods.save(pipe, trained, tmp_path, TOKEN, None)
     assert not (tmp_path / run.ADAPTER).exists()
     shutil.rmtree(tmp_path)

@@ -56,6 +56,15 @@ def test_the_licence_is_read_from_the_model_card(own: Path, name: str) -> None:
     assert pipeline.find_base(str(own)).licence == "creativeml-openrail-m"
 
 
+def test_the_licence_of_a_run_of_ours_is_in_its_manifest(
+    tiny_sd: Path, blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    base = {"name": "scratch", "licence": "the user's own", "files": {}}
+    folder = write_generator(tmp_path / "own", tiny_sd, blobs, blob_split, with_prior=True, base=base)
+    for name in ("", run.PIPELINE, run.PRIOR):
+        assert pipeline.find_base(str(folder / name)).licence == "the user's own"
+
+
 def test_pipelines_are_ready_and_frozen(tiny_sd: Path, tiny_sdxl: Path) -> None:
     for folder in (tiny_sd, tiny_sdxl):
         pipe = opened(folder)
@@ -95,6 +104,10 @@ def test_what_is_no_pipeline_folder(own: Path, tmp_path: Path) -> None:
     assert refusal(lambda: opened(tmp_path / "none")) == (
         f"base: {tmp_path / 'none'} is no folder, and no name as the hub has them (owner/model); check the path"
     )
+    for name in ("./nofolder", "../nofolder", "~/nofolder", "/nofolder", "a/b/c", "nofolder"):  # never asked of the hub
+        assert refusal(lambda name=name: opened(name)) == (  # type: ignore[misc]
+            f"base: {name} is no folder, and no name as the hub has them (owner/model); check the path"
+        )
     (tmp_path / "empty").mkdir()
     assert "is no diffusers folder (no model_index.json in it); name the folder that holds" in refusal(
         lambda: opened(tmp_path / "empty")
@@ -188,7 +201,7 @@ def with_adapter(generator: Path, base: Path) -> Path:
     pipe = opened(base)
     trained = methods.train_lora(pipe, 4, None)
     torch.nn.init.normal_(trained.params[-1], generator=torch.Generator().manual_seed(0))
-    methods.save(pipe, trained, generator, "<x>")
+    methods.save(pipe, trained, generator, "<x>", None)
     found = pipeline.find_base(str(base))
     write_json(
         generator / run.GENERATOR,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lesionforge import run, tables
 from lesionforge.data import sampler
@@ -94,6 +95,30 @@ def test_a_batch_that_cannot_be_dealt_evenly_is_refused() -> None:
         ranks.require_even_shares(Three, 32, "shuffle")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="use a multiple of 6"):
         ranks.require_even_shares(Three, 33, "balanced")  # type: ignore[arg-type]
+
+
+def test_gradients_are_averaged_in_one_message_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process's gradients are three times ours."""
+
+    class Two:
+        num_processes = 2
+
+    messages = []
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        messages.append(tensor.numel())
+        tensor *= 4
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    shapes = {(2, 3): torch.float32, (): torch.float32, (4,): torch.bfloat16, (3, 2, 2): torch.float32}
+    params = [torch.nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape, dtype in shapes.items()]
+    for number, param in enumerate(params, 1):
+        param.grad = torch.full_like(param, number)
+    params[3].grad = torch.arange(12.0).view(2, 2, 3).transpose(0, 2)  # laid out otherwise
+    ranks.average_gradients(Two, [*params, torch.nn.Parameter(torch.zeros(7))])  # type: ignore[arg-type]
+    assert messages == [6 + 1 + 12, 4]
+    assert [param.grad.unique().tolist() for param in params[:3] if param.grad is not None] == [[2.0], [4.0], [6.0]]
+    assert torch.equal(params[3].grad, 2 * torch.arange(12.0).view(2, 2, 3).transpose(0, 2))
 
 
 def test_one_process_needs_no_words() -> None:

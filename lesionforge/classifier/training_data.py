@@ -88,6 +88,8 @@ def refuse_leaks(synthetic: Sequence[Store], samples: pl.DataFrame, parts: pl.Da
     """Refuse synthetic stores that were altered, that hold lesions of val or test, or whose generators saw such."""
     held_out = held_out_of(samples, parts)
     refuse_seen([store.samples() for store in synthetic], held_out)
+    for store in synthetic:
+        provenance.refuse_unaudited(store.path)
     return provenance.refuse_leaky(synthetic, held_out, samples, tables.digest(parts))
 
 

@@ -30,7 +30,15 @@ from lesionforge.data.store import Store
 from lesionforge.errors import BadInput
 from lesionforge.files import read_json, sha256_of_bytes, sha256_of_file, write_json, write_whole
 
-__all__ = ["copy_provenance", "manifest_id", "read_provenance", "refuse_leaky", "seen_by", "write_provenance"]
+__all__ = [
+    "copy_provenance",
+    "manifest_id",
+    "read_provenance",
+    "refuse_leaky",
+    "refuse_unaudited",
+    "seen_by",
+    "write_provenance",
+]
 
 log = logging.getLogger("lesionforge")
 
@@ -205,13 +213,12 @@ def refuse_leaky(
         What was read and checked, a store each.
 
     Raises:
-        BadInput: as `read_provenance` and `Store.verify`, no audit has looked at it, or a real image behind a store is of val or test.
+        BadInput: as `read_provenance` and `Store.verify`, or a real image behind a store is of val or test.
     """
     known = held_out if known is None else known
     checked = []
     for store in stores:
         provenance = read_provenance(store.path)
-        refuse_unaudited(store.path)
         store.verify()
         for manifest_sha256, manifest in provenance.manifests.items():
             seen = provenance.seen.filter(pl.col(tables.GENERATOR) == manifest_sha256)
@@ -225,11 +232,11 @@ def refuse_leaky(
 
 
 def refuse_unaudited(store_path: Path) -> None:
-    """Candidates as a generator made them may be copies of real lesions."""
+    """Refuse candidates as a generator made them: copies of real lesions may be among them."""
     if (store_path / run.CONFIG).is_file() and run.verb_of(store_path) == "generate":
         raise BadInput(
             f"{store_path}: candidates that no audit has looked at, and copies of real lesions may be among them; run "
-            f"`lesionforge audit --candidates {store_path}` and name the store that it writes (each filter has a switch)"
+            f"`lesionforge audit --candidates {store_path}` and name the store that it writes (its filters have switches)"
         )
 
 

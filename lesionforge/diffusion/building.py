@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +11,11 @@ from diffusers import DDPMScheduler
 
 from lesionforge import run, tables
 from lesionforge.diffusion import captions, generator_data, methods, pipeline, sampling, scratch
-from lesionforge.diffusion.denoising import moments_of, too_long
+from lesionforge.diffusion.denoising import ends_in_pure_noise, moments_of, too_long
 from lesionforge.diffusion.generator_data import SYMMETRIES, GeneratorData, Images, encoded
 from lesionforge.diffusion.goals import ClassImages, NoiseGoal, VaeGoal
-from lesionforge.diffusion.settings import SCRATCH, SCRATCH_SIZE, STUDY_PROMPT, FinetuneConfig
+from lesionforge.diffusion.prompts import told_of
+from lesionforge.diffusion.settings import SCRATCH, SCRATCH_SIZE, FinetuneConfig
 from lesionforge.diffusion.stage import Stage, steps_per_epoch_of
 from lesionforge.engine import checkpoint, inference, ranks
 from lesionforge.engine.inference import Accelerator
@@ -26,6 +26,7 @@ log = logging.getLogger("lesionforge")
 
 STEPS_PER_ROW = 250  # of the stages that are counted in steps; our choice
 VAE, PRIOR, SPECIALISE = "vae", "prior", "generator"  # stages
+MOST_CACHED = 8 * 2**30  # bytes of latents kept in memory by a process, our choice
 CLASS_IMAGES = "class-images.safetensors"
 
 
@@ -33,7 +34,8 @@ class Inputs(NamedTuple):
     base: pipeline.Base | None  # None for base scratch
     data: GeneratorData
     captions: pl.DataFrame  # image_id, target, prompt of all that it learns from
-    held_out_prompts: list[str]
+    held_out: pl.DataFrame  # the same of the lesions of part val that are looked at, those of the target
+    held_out_both: pl.DataFrame  # of either class, for what base scratch learns first
     image_size: int
     seen: pl.DataFrame
     class_rows: pl.DataFrame | None  # DreamBooth's class images, where they are real
@@ -53,8 +55,12 @@ def read_inputs(config: FinetuneConfig) -> Inputs:
         {"base_sha256": None if base is None else base.sha256},
     )  # fmt: skip
     rows = data.train if is_scratch else data.chosen
-    table = rows.select(tables.IMAGE_ID, tables.TARGET).with_columns(pl.Series(tables.PROMPT, prompts_of(config, rows)))
-    held_out = data.held_out[: config.val_images] if config.val_every else data.held_out.clear()
+    is_ours = base is not None and captions.knows_words(base.folder / "tokenizer")
+    num_looked_at = config.val_images if config.val_every else 0
+    told, held_out, held_out_both = (
+        told_of(config, part, is_ours)
+        for part in (rows, data.held_out[:num_looked_at], data.val[: num_looked_at if is_scratch else 0])
+    )
     class_rows = None
     if config.method == "dreambooth" and config.dreambooth.class_images == "benign":
         benign = data.train.filter(pl.col(tables.TARGET) == 0)
@@ -62,46 +68,28 @@ def read_inputs(config: FinetuneConfig) -> Inputs:
             raise BadInput("dreambooth.class_images: part train has no benign image; use generated ones")
         order = np.random.default_rng([config.seed, 2]).permutation(len(benign))
         class_rows = benign[order[: config.dreambooth.num_class_images]]
-    seen = generator_data.seen_of(rows, None if base is None or base.run is None else read_seen(base.run))
+    seen = generator_data.seen_of(rows, None if base is None else read_seen(base))
     if class_rows is not None:
         seen = generator_data.seen_of(class_rows, seen)
     size = config.data.image_size or SCRATCH_SIZE if is_scratch else 0
-    return Inputs(base, data, table, prompts_of(config, held_out), size, seen, class_rows)
+    return Inputs(base, data, told, held_out, held_out_both, size, seen, class_rows)
 
 
-def read_seen(folder: Path) -> pl.DataFrame:
-    """What an earlier generator saw.
+def read_seen(base: pipeline.Base) -> pl.DataFrame | None:
+    """What an earlier generator saw: as its run records it, or as a copy of its folder does; None of a public model.
 
     Raises:
         BadInput: its run is unfinished, or the table is not the recorded one.
     """
+    folder = base.run
+    if folder is None:
+        copied = base.folder / run.SEEN
+        return tables.read_table(copied) if copied.is_file() else None
     run.require_done(folder, "finetune")
     recorded = read_json(folder / run.GENERATOR)["seen_sha256"]
     if not (folder / run.SEEN).is_file() or sha256_of_file(folder / run.SEEN) != recorded:
         raise BadInput(f"base: {folder / run.SEEN} is missing or was altered; restore it, or start from another base")
     return tables.read_table(folder / run.SEEN)
-
-
-def prompts_of(config: FinetuneConfig, rows: pl.DataFrame) -> list[str]:
-    """The prompt of each row, by its class."""
-    if config.base == SCRATCH:
-        return captions.words_of(rows, config.scratch.conditions)
-    token = config.textual_inversion.token
-    default = "a photo of {token}" if config.method == "textual_inversion" else STUDY_PROMPT
-    found: list[str] = [""] * len(rows)
-    templates = {1: config.prompts.template or default, 0: config.prompts.benign_template}
-    for target, template in templates.items():
-        places = np.flatnonzero(rows[tables.TARGET].to_numpy() == target)
-        if not len(places):
-            continue
-        if config.method == "textual_inversion":
-            template = template.replace("{token}", token)
-        texts = captions.captions_of(rows[places], template, config.prompts.train_only_columns)
-        for place, text in zip(places, texts, strict=True):
-            found[place] = text
-    if config.method == "textual_inversion":
-        methods.words_in(token, found)
-    return found
 
 
 def build_base(config: FinetuneConfig, inputs: Inputs) -> tuple[Any, int]:
@@ -110,7 +98,14 @@ def build_base(config: FinetuneConfig, inputs: Inputs) -> tuple[Any, int]:
     pipe = pipeline.load_pipeline(inputs.base)
     log.info("base: %s, licence %s, %s; its safety checker is off, these are medical images", inputs.base.name,
              inputs.base.licence, inputs.base.sha256[:12])  # fmt: skip
+    warn_of_weights(config, pipe.scheduler)
     return pipe, pipeline.image_size_of(pipe, config.data.image_size)
+
+
+def warn_of_weights(config: FinetuneConfig, scheduler: Any) -> None:
+    if config.loss.min_snr_gamma is not None and ends_in_pure_noise(scheduler):
+        log.warning("loss.min_snr_gamma: its weight of pure noise is 0 for this base, which predicts v to the very end "
+                    "(zero terminal SNR): where sampling begins stays unlearned; better leave it out")  # fmt: skip
 
 
 def build_vae_stage(config: FinetuneConfig, inputs: Inputs, accelerator: Accelerator) -> Stage:
@@ -120,7 +115,7 @@ def build_vae_stage(config: FinetuneConfig, inputs: Inputs, accelerator: Acceler
     threads = config.hardware.loader_threads
     goal = VaeGoal(
         vae, Images(inputs.data.store, inputs.data.train, size, threads),
-        Images(inputs.data.store, inputs.data.held_out[: config.val_images], size, threads),
+        Images(inputs.data.store, inputs.held_out_both, size, threads),
         SYMMETRIES[config.data.flips], accelerator.device,
     )  # fmt: skip
     named = list(vae.named_parameters())
@@ -139,6 +134,7 @@ def build_prior_pipeline(config: FinetuneConfig, inputs: Inputs, vae: Any) -> An
     pipe = scratch.build_pipeline(
         vae, words, inputs.image_size, settings.unet_width, settings.unet_levels, settings.text_width
     )
+    warn_of_weights(config, pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     vae.eval().requires_grad_(False)
     return pipe
@@ -147,9 +143,7 @@ def build_prior_pipeline(config: FinetuneConfig, inputs: Inputs, vae: Any) -> An
 def build_prior_stage(config: FinetuneConfig, inputs: Inputs, pipe: Any, accelerator: Accelerator) -> Stage:
     settings = config.scratch
     trained = methods.train_full(pipe, 1.0)
-    goal = build_noise_goal(
-        config, inputs, pipe, accelerator, inputs.data.train, inputs.captions[tables.PROMPT].to_list(), trained, None
-    )
+    goal = build_noise_goal(config, inputs, pipe, accelerator, inputs.captions, inputs.held_out_both, trained, None)
     return build_stage(
         config, PRIOR, goal, accelerator, trained.names, trained.params, trained.lr_scales, trained.modules,
         num_steps=settings.prior_steps, batch_size=settings.prior_batch_size, lr=settings.prior_lr, schedule="cosine",
@@ -180,11 +174,9 @@ def build_last_stage(
 ) -> Stage:
     """Learning the lesions of the target."""
     rows = inputs.data.chosen
-    prompts = inputs.captions.join(rows.select(tables.IMAGE_ID), on=tables.IMAGE_ID, how="semi", maintain_order="left")
+    told = inputs.captions.join(rows.select(tables.IMAGE_ID), on=tables.IMAGE_ID, how="semi", maintain_order="left")
     class_images = build_class_images(config, inputs, pipe, accelerator) if config.method == "dreambooth" else None
-    goal = build_noise_goal(
-        config, inputs, pipe, accelerator, rows, prompts[tables.PROMPT].to_list(), trained, class_images
-    )
+    goal = build_noise_goal(config, inputs, pipe, accelerator, told, inputs.held_out, trained, class_images)
     steps_per_epoch = steps_per_epoch_of(len(rows), config.data.batch_size)
     return build_stage(
         config, SPECIALISE, goal, accelerator, trained.names, trained.params, trained.lr_scales, trained.modules,
@@ -210,11 +202,13 @@ def build_stage(
 
 def build_noise_goal(
     config: FinetuneConfig, inputs: Inputs, pipe: Any, accelerator: Accelerator, rows: pl.DataFrame,
-    prompts: Sequence[str], trained: methods.Trained, class_images: ClassImages | None,
+    held_out_rows: pl.DataFrame, trained: methods.Trained, class_images: ClassImages | None,
 ) -> NoiseGoal:  # fmt: skip
-    is_scratch = config.base == SCRATCH
+    """rows, held_out_rows: image_id, prompt."""
+    is_scratch, prompts = config.base == SCRATCH, rows[tables.PROMPT].to_list()
     if cut := too_long(pipe, prompts):
-        log.warning("%d prompts are longer than the text encoder reads and are cut, as: %s", len(cut), cut[0])
+        log.warning("prompts that are longer than the text encoder reads are cut: %d of %d, as: %s", len(cut),
+                    len(set(prompts)), cut[0])  # fmt: skip
     pipe.to(accelerator.device)
     size, threads = inputs.image_size, config.hardware.loader_threads
     num_symmetries = SYMMETRIES[config.data.flips]
@@ -223,7 +217,11 @@ def build_noise_goal(
         return moments_of(pipe.vae, images)
 
     images = Images(inputs.data.store, rows, size, threads)
-    if config.hardware.cache_latents:
+    num_bytes = generator_data.bytes_of_latents(pipe.vae, len(rows), num_symmetries, size)
+    if is_too_much := config.hardware.cache_latents and num_bytes > MOST_CACHED:
+        log.warning("latents of all images would take %.1f GiB of memory, more than %.1f: each is encoded when it is "
+                    "shown", num_bytes / 2**30, MOST_CACHED / 2**30)  # fmt: skip
+    if config.hardware.cache_latents and not is_too_much:
         kept = encoded(encode, images, num_symmetries, accelerator, "encoding images")
 
         def moments(positions: np.ndarray, symmetries: torch.Tensor) -> torch.Tensor:
@@ -234,11 +232,10 @@ def build_noise_goal(
             turned = generator_data.turned(images(positions), symmetries)
             return encode(generator_data.as_input(turned, accelerator.device))
 
-    held_out_rows = inputs.data.held_out[: len(inputs.held_out_prompts)]
     held_out = None
     if len(held_out_rows):
         looked_at = Images(inputs.data.store, held_out_rows, size, threads)
-        held_out = (encoded(encode, looked_at, 1, accelerator, "encoding val"), inputs.held_out_prompts)
+        held_out = (encoded(encode, looked_at, 1, accelerator, "encoding val"), held_out_rows[tables.PROMPT].to_list())
     return NoiseGoal(
         pipe, torch.compile(pipe.unet) if config.hardware.compile else pipe.unet,  # type: ignore[arg-type]
         DDPMScheduler.from_config(pipe.scheduler.config), moments=moments, num_images=len(rows),

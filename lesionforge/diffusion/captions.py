@@ -6,6 +6,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -63,6 +64,11 @@ def words_of(samples: pl.DataFrame, conditions: Sequence[str]) -> list[str]:
         known = [f"<{field}={value[row]}>" for field, value in values.items() if value[row] is not None]
         rows.append(" ".join([f"<{target}>", *known]))
     return rows
+
+
+def knows_words(tokenizer: Path) -> bool:
+    """Whether the tokenizer in a folder is that of a base scratch, which has a token for each of our words."""
+    return any(f'"<{CLASSES[1]}>"' in file.read_text(errors="replace") for file in tokenizer.glob("*.json"))
 
 
 def split_words(caption: str) -> list[str]:

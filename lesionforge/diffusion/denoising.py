@@ -21,8 +21,16 @@ def tokenizers(pipe: Any) -> list[Any]:
     return [pipe.tokenizer, pipe.tokenizer_2] if is_sdxl(pipe) else [pipe.tokenizer]
 
 
+def vae_factor(vae: Any) -> int:
+    """How many pixels of the image a latent pixel stands for, along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def encode_prompts(pipe: Any, prompts: Sequence[str]) -> Embedding:
     """What the UNet is told, as the pipeline itself tells it when it generates.
+
+    An empty prompt is one that was left out, and so what the pipeline takes where it has no negative prompt: of SDXL's
+    usual pipelines zeros, else the embedding of "".
 
     Returns:
         hidden: (B, tokens, width); SDXL also pooled: (B, width).
@@ -37,7 +45,13 @@ def encode_prompts(pipe: Any, prompts: Sequence[str]) -> Embedding:
         hidden.append(outputs.hidden_states[-2] if is_sdxl(pipe) else outputs[0])
         pooled = outputs[0] if is_sdxl(pipe) else None  # of the last encoder
     embedding = {"hidden": torch.cat(hidden, dim=-1)}  # (B, tokens, width)
-    return embedding if pooled is None else {**embedding, "pooled": pooled}
+    if pooled is not None:
+        embedding["pooled"] = pooled
+    if is_sdxl(pipe) and pipe.config.force_zeros_for_empty_prompt:
+        left_out = [row for row, prompt in enumerate(prompts) if not prompt]
+        rows = torch.tensor(left_out, dtype=torch.int64, device=embedding["hidden"].device)
+        embedding = {name: told.index_fill(0, rows, 0) for name, told in embedding.items()}
+    return embedding
 
 
 def too_long(pipe: Any, prompts: Sequence[str]) -> list[str]:
@@ -72,6 +86,12 @@ def target_of(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
         velocity: torch.Tensor = scheduler.get_velocity(latents, noise, timesteps)
         return velocity
     return latents  # "sample"
+
+
+def ends_in_pure_noise(scheduler: Any) -> bool:
+    """Whether it predicts v up to a signal of zero (zero terminal SNR: Lin et al. 2024, arXiv 2305.08891)."""
+    config = scheduler.config
+    return config.prediction_type == "v_prediction" and bool(config.get("rescale_betas_zero_snr"))
 
 
 def snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float | None) -> torch.Tensor:

@@ -92,13 +92,13 @@ def finetune_one(
                 trained = building.build_trained(config, pipe)
             keep_all()
             stage = building.build_last_stage(config, inputs, pipe, trained, accelerator)
-            grids = recording.Grids(config, inputs.image_size, pipe, trained, stage)
+            grids = recording.Grids(config, inputs, pipe, trained, stage)
             with saving_first(accelerator) as stop_signal:
                 run_stage(config, stage, accelerator, stop_signal, steps_before(config), grids)
                 stage.settle()
                 if accelerator.is_main_process:
                     if not methods.is_saved(config.out):
-                        methods.save(pipe, trained, config.out, config.textual_inversion.token)
+                        methods.save(pipe, trained, config.out, config.textual_inversion.token, inputs.seen)
                     finish(config, inputs, pipe, trained, stage, time.monotonic() - started)
 
 
@@ -164,7 +164,7 @@ def scratch_prior(
             run_stage(config, stage, accelerator, stop_signal, config.scratch.vae_steps)
             stage.settle()
             if accelerator.is_main_process:
-                methods.save_whole(pipe, prior)
+                methods.save_whole(pipe, prior, inputs.seen)
             accelerator.wait_for_everyone()
     return pipeline.load_pipeline(pipeline.find_base(str(prior)))
 

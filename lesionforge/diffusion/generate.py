@@ -128,7 +128,7 @@ def read_everything(config: GenerateConfig, generator: Path, loaded: "Generator"
     """
     from lesionforge import tables
     from lesionforge.data.manifests import read_generator
-    from lesionforge.diffusion import generated_store, generation_inputs, generation_plan, sampling_limits
+    from lesionforge.diffusion import denoising, generated_store, generation_inputs, generation_plan
 
     manifest, _ = read_generator(generator)
     if config.fold is not None and manifest.get("fold") != config.fold:
@@ -144,7 +144,7 @@ def read_everything(config: GenerateConfig, generator: Path, loaded: "Generator"
     )  # fmt: skip
     formats = formats_of(config, real, target, size)
     prompts = prompts_of(config, loaded, target)
-    if too_long := sampling_limits.too_long(loaded.pipe, sorted(set(prompts))):
+    if too_long := denoising.too_long(loaded.pipe, sorted(set(prompts))):
         log.warning(
             "%d of %d prompts are longer than the text encoder reads, what is beyond does nothing: %s", len(too_long),
             len(set(prompts)), tables.in_short(too_long, 2),
@@ -254,13 +254,13 @@ def make_batch(
     config: GenerateConfig, batch: "Sequence[Planned]", loaded: "Generator", work: Work, embeddings: "Embeddings"
 ) -> "np.ndarray":
     """The images of one batch, (B, S, S, 3) uint8."""
-    from lesionforge.diffusion import generation_plan, sampling
+    from lesionforge.diffusion import denoising, generation_plan, sampling
     from lesionforge.engine.inference import is_out_of_memory
 
     size = config.image_size or loaded.image_size
     requests = [
         generation_plan.request_of(
-            image, config.generation, work.negative_prompt, size, sampling.vae_factor(loaded.pipe),
+            image, config.generation, work.negative_prompt, size, denoising.vae_factor(loaded.pipe.vae),
             None if work.real is None else work.real.store, config.sources.mask, config.seed,
         )
         for image in batch

@@ -102,8 +102,8 @@ class GenerateConfig(Config):
         for name in names:
             if name not in SCHEDULER_NAMES:
                 raise ValueError(
-                    f"no scheduler {name}{did_you_mean(name, SCHEDULER_NAMES)}; expected some of "
-                    f"{', '.join(SCHEDULER_NAMES)}"
+                    f"no scheduler {name}, expected some of {', '.join(SCHEDULER_NAMES)}"
+                    f"{did_you_mean(name, SCHEDULER_NAMES)}"
                 )
         return names
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lesionforge import run, tables
-from lesionforge.data.parts import part_of, read_split
+from lesionforge.data.parts import part_of, read_split, read_split_table
 from lesionforge.data.store import Store, open_store
 from lesionforge.diffusion import pipeline
 from lesionforge.errors import BadInput
@@ -44,7 +44,15 @@ def read_real(generator: Path, manifest: Mapping[str, Any], store_path: Path | N
     store = open_store(places["store"])
     if store.digest != manifest["store_sha256"]:
         raise BadInput(f"sources.store: {store.path} is not the store that {generator} learned from; name that one")
-    parts = read_split(places["split"], manifest.get("fold"))
+    fold = manifest.get("fold")
+    has_folds = tables.FOLD in read_split_table(places["split"]).columns
+    if has_folds != (fold is not None):
+        learned_by = "parts" if fold is None else f"folds, without fold {fold}"
+        raise BadInput(
+            f"sources.split: {places['split']} is a split into {'folds' if has_folds else 'parts'}, and {generator} "
+            f"learned by one into {learned_by}; name that one"
+        )
+    parts = read_split(places["split"], fold)
     if tables.digest(parts) != manifest["split_sha256"]:
         raise BadInput(
             f"sources.split: {places['split']} is not the split that {generator} learned by, so its part train may "

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ from lesionforge import run, tables
 from lesionforge.data import augment, parts
 from lesionforge.data.loader import read_image
 from lesionforge.data.store import Store, open_store
-from lesionforge.diffusion.denoising import moments_of
+from lesionforge.diffusion.denoising import moments_of, vae_factor
 from lesionforge.engine import ranks
 from lesionforge.engine.inference import Accelerator
 from lesionforge.errors import BadInput
@@ -32,7 +32,8 @@ class GeneratorData(NamedTuple):
     store: Store
     train: pl.DataFrame  # part train, both classes, with all metadata
     chosen: pl.DataFrame  # those of the target
-    held_out: pl.DataFrame  # part val, those of the target, in an order that a seed has shuffled
+    val: pl.DataFrame  # part val, both classes, in an order that a seed has shuffled
+    held_out: pl.DataFrame  # those of the target, in an order of their own
     facts: dict[str, object]  # for the manifest
 
 
@@ -70,9 +71,11 @@ def read_data(
         )
     has_val = tables.VAL in split_table[tables.PART]
     val = parts.part_of(samples, split_table, tables.VAL) if has_val else train.clear()
-    val = val.filter(pl.col(tables.TARGET).is_in(wanted))
-    held_out = val[np.random.default_rng([seed, 1]).permutation(len(val))]
-    return GeneratorData(store, train, chosen, held_out, facts)
+    val, held_out = (
+        rows[np.random.default_rng([seed, 1]).permutation(len(rows))]
+        for rows in (val, val.filter(pl.col(tables.TARGET).is_in(wanted)))
+    )
+    return GeneratorData(store, train, chosen, val, held_out, facts)
 
 
 def seen_of(rows: pl.DataFrame, before: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -135,6 +138,12 @@ class Images:
         return image
 
 
+def bytes_of_latents(vae: Any, num_images: int, num_symmetries: int, image_size: int) -> int:
+    """What the moments of images in all symmetries take in memory, as float32."""
+    side = image_size // vae_factor(vae)
+    return int(num_images * num_symmetries * 2 * vae.config.latent_channels * side**2 * 4)
+
+
 def encoded(
     encode: Callable[[torch.Tensor], torch.Tensor], images: Images, num_symmetries: int, accelerator: Accelerator,
     title: str,
@@ -146,17 +155,19 @@ def encoded(
     """
     share = ranks.share_of(accelerator, -(-len(images) // CHUNK))
     first, last = share.start * CHUNK, min(share.stop * CHUNK, len(images))
-    found = []
+    kept = torch.empty(0)
     with progress(title, last - first) as advance:
         for start in range(first, last, CHUNK):
-            chunk = images(np.arange(start, min(start + CHUNK, last)))
-            turns = [
-                encode(as_input(turned(chunk, torch.full((len(chunk),), symmetry)), accelerator.device)).cpu()
-                for symmetry in range(num_symmetries)
-            ]
-            found.append(torch.stack(turns, dim=1))  # (B, symmetries, ...)
+            stop = min(start + CHUNK, last)
+            chunk = images(np.arange(start, stop))
+            for symmetry in range(num_symmetries):
+                turns = turned(chunk, torch.full((len(chunk),), symmetry))
+                moments = encode(as_input(turns, accelerator.device)).cpu()  # (B, ...)
+                if not len(kept):  # allocated once: with a list of parts both would be in memory
+                    kept = torch.empty(last - first, num_symmetries, *moments.shape[1:])
+                kept[start - first : stop - first, symmetry] = moments
             advance(len(chunk))
-    return torch.cat(ranks.joined(accelerator, found))
+    return kept if accelerator.num_processes == 1 else torch.cat(ranks.joined(accelerator, [kept] if len(kept) else []))
 
 
 def counts_in_words(targets: Sequence[int]) -> str:

@@ -28,8 +28,7 @@ class VaeGoal:
         self.vae, self.images, self.held_out, self.device = vae, images, held_out, device
         self.num_symmetries = num_symmetries
         self.num_images = len(images)
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        side = images.image_size // factor
+        side = images.image_size // denoising.vae_factor(vae)
         self.latent_shape = (vae.config.latent_channels, side, side)
 
     def draws(self, positions: np.ndarray, generator: torch.Generator) -> Draws:
@@ -115,7 +114,7 @@ class NoiseGoal:
         self.min_snr_gamma, self.noise_offset = min_snr_gamma, noise_offset
         self.dropout, self.drops_words, self.class_images = dropout, drops_words, class_images
         self.image_size, self.device, self.seed = image_size, device, seed
-        side = image_size // 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+        side = image_size // denoising.vae_factor(pipe.vae)
         self.latent_shape = (pipe.vae.config.latent_channels, side, side)
         self.known: dict[str, Embedding] = {}  # embeddings of prompts, where the text encoder does not learn
 
@@ -196,27 +195,33 @@ class NoiseGoal:
 
     @torch.no_grad()
     def held_out_loss(self, stop_signal: StopSignal = never) -> float | None:
-        """Mean squared error on held-out lesions at fixed noise and four fixed timesteps, unweighted."""
+        """Mean squared error on held-out lesions at fixed noise and `held_out_timesteps`, unweighted."""
         if self.held_out is None:
             return None
         moments, prompts = self.held_out
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(NUM_TIMESTEPS, len(moments), *self.latent_shape, generator=generator)
-        last = self.scheduler.config.num_train_timesteps
+        looked_at = held_out_timesteps(self.scheduler)
+        noise = torch.randn(len(looked_at), len(moments), *self.latent_shape, generator=generator)
 
         def losses(positions: np.ndarray) -> torch.Tensor:
             total = torch.zeros(len(positions), device=self.device)
-            for number in range(NUM_TIMESTEPS):
+            for number, timestep in enumerate(looked_at):
                 if stop_signal() is not None:
                     raise Stopped
-                timestep = int((number + 0.5) * last / NUM_TIMESTEPS)
                 part = noise[number, positions]
                 timesteps = torch.full((len(positions),), timestep, device=self.device)
                 told, middle = [prompts[p] for p in positions], torch.zeros_like(part)  # of the posterior
                 total += self.plain(moments[positions, 0].to(self.device), told, middle, part, timesteps)
-            return total / NUM_TIMESTEPS
+            return total / len(looked_at)
 
         return mean_over_chunks(len(moments), losses, stop_signal)
+
+
+def held_out_timesteps(scheduler: Any) -> list[int]:
+    """The middles of four stretches; of a schedule that ends in pure noise also its end, where sampling begins."""
+    num = scheduler.config.num_train_timesteps
+    middles = [int((number + 0.5) * num / NUM_TIMESTEPS) for number in range(NUM_TIMESTEPS)]
+    return [*middles, num - 1] if denoising.ends_in_pure_noise(scheduler) else middles
 
 
 def mean_over_chunks(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from lesionforge import run
+from lesionforge import run, tables
 from lesionforge.diffusion import pipeline
 from lesionforge.diffusion.denoising import text_encoders, tokenizers
 from lesionforge.engine.checkpoint import save_tensors
@@ -119,10 +120,10 @@ def train_words(pipe: Any, token: str, initializer: str, num_vectors: int) -> Tr
     return Trained("textual_inversion", names, params, [1.0] * len(params), [], True)
 
 
-def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
+def save(pipe: Any, trained: Trained, folder: Path, token: str, seen: pl.DataFrame | None) -> None:
     """Write the whole pipeline, or the adapter alone, under `folder`."""
     if trained.method == "full":
-        save_whole(pipe, folder / run.PIPELINE)
+        save_whole(pipe, folder / run.PIPELINE, seen)
         return
     with write_folder_whole(folder / run.ADAPTER) as partial, system_errors():
         if trained.method == "lora":
@@ -143,13 +144,19 @@ def save(pipe: Any, trained: Trained, folder: Path, token: str) -> None:
                 save_tensors(partial / f"learned_embeds{suffix}.safetensors", {token: rows})
 
 
-def save_whole(model: Any, folder: Path) -> None:
-    """Write a pipeline or network of diffusers as a folder, all of it or nothing."""
+def save_whole(model: Any, folder: Path, seen: pl.DataFrame | None = None) -> None:
+    """Write a pipeline or network of diffusers as a folder, all of it or nothing.
+
+    Args:
+        seen: what it learned from, which lies in the folder too, so that a copy of it is known by it.
+    """
     pipeline.quiet()
     with write_folder_whole(folder) as partial, system_errors():
         model.save_pretrained(partial, safe_serialization=True)
         for file in partial.rglob("*.json"):
             forget_path(file)
+        if seen is not None:
+            tables.write_table(partial / run.SEEN, seen)
 
 
 def forget_path(file: Path) -> None:

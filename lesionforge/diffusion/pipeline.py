@@ -111,7 +111,7 @@ def sha256_of_files(files: dict[str, str]) -> str:
 
 def from_hub(name: str) -> Path:
     """Folder of a hub's pipeline in the local cache, fetched first where it is not there."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         raise BadInput(f"base: {name} is no folder, and no name as the hub has them (owner/model); check the path")
     log.info("asking the hub, or its local cache, for %s", name)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries, a line each, before our one line
@@ -129,10 +129,13 @@ def from_hub(name: str) -> Path:
 
 
 def licence_of(folder: Path) -> str:
-    """What the model card beside a pipeline says, else "unknown"."""
+    """What the model card beside a pipeline says, or the run of ours that it is of, else "unknown"."""
     for file in (folder / CARD, folder.parent / CARD):
         if file.is_file() and (found := re.search(r"^license:\s*(\S+)", file.read_text(errors="replace"), re.M)):
             return found[1]
+    own = run_of(folder)
+    if own is not None and (own / run.GENERATOR).is_file():
+        return str(read_json(own / run.GENERATOR)["base"]["licence"])
     return "unknown"
 
 

@@ -82,10 +82,10 @@ class Grids:
     """Sample grids after chosen epochs with the same seeds (the study's Figure 4a), and checkpoints that are kept."""
 
     def __init__(
-        self, config: FinetuneConfig, image_size: int, pipe: Any, trained: methods.Trained, stage: Stage
+        self, config: FinetuneConfig, inputs: Inputs, pipe: Any, trained: methods.Trained, stage: Stage
     ) -> None:
         self.config, self.pipe, self.trained, self.stage = config, pipe, trained, stage
-        self.image_size = image_size
+        self.image_size, self.seen = inputs.image_size, inputs.seen
         last = config.optim.epochs
         self.epochs = {epoch for epoch in config.samples.epochs if epoch <= last} | {last}
         prompts = stage.goal.prompts  # type: ignore[attr-defined]
@@ -104,7 +104,7 @@ class Grids:
                 grids.write_strip(path, grid_of(self.pipe, self.requests, size, batch_size, stop_signal))
             kept = self.config.out / run.EPOCHS / name_of(epoch)
             if epoch in self.config.keep_epochs and not methods.is_saved(kept):
-                methods.save(self.pipe, self.trained, kept, self.config.textual_inversion.token)
+                methods.save(self.pipe, self.trained, kept, self.config.textual_inversion.token, self.seen)
 
 
 def name_of(epoch: int) -> str:

@@ -20,10 +20,10 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
-    StableDiffusionXLPipeline,
     UniPCMultistepScheduler,
 )
 
+from lesionforge.diffusion.denoising import is_sdxl, vae_factor
 from lesionforge.diffusion.generate_settings import INPAINTING, TEXT_TO_IMAGE
 
 Pipe = Any  # StableDiffusionPipeline or StableDiffusionXLPipeline, which have no types
@@ -36,10 +36,11 @@ class SchedulerKind(NamedTuple):
     settings: dict[str, Any]
 
 
-# The others' settings come from the pipeline's own scheduler: its betas, its prediction type.
+# The others' settings come from the pipeline's own scheduler: its betas, its prediction type. Latents are not in
+# [-1, 1], to which DDPM and DDIM clip by default, as where the pipeline's own scheduler knows no clipping.
 SCHEDULERS = {
-    "ddpm": SchedulerKind(DDPMScheduler, {}),
-    "ddim": SchedulerKind(DDIMScheduler, {}),
+    "ddpm": SchedulerKind(DDPMScheduler, {"clip_sample": False}),
+    "ddim": SchedulerKind(DDIMScheduler, {"clip_sample": False}),
     "pndm": SchedulerKind(PNDMScheduler, {"skip_prk_steps": True}),
     "euler": SchedulerKind(EulerDiscreteScheduler, {}),
     "euler_ancestral": SchedulerKind(EulerAncestralDiscreteScheduler, {}),
@@ -95,8 +96,8 @@ def sample(
         ValueError: a size that the VAE cannot make, or a request that does not fit its generation.
         torch.OutOfMemoryError: the batch does not fit.
     """
-    if image_size % vae_factor(pipe):
-        raise ValueError(f"images of {image_size} px of a VAE that shrinks by {vae_factor(pipe)}")
+    if image_size % vae_factor(pipe.vae):
+        raise ValueError(f"images of {image_size} px of a VAE that shrinks by {vae_factor(pipe.vae)}")
     embeddings = {} if embeddings is None else embeddings
     done: dict[int, np.ndarray] = {}
     following = 0
@@ -114,15 +115,6 @@ def sample(
         ready = [done.pop(i) for i in range(following, min(following + batch_size, len(requests)))]
         following += len(ready)
         yield np.stack(ready)  # (B, S, S, 3)
-
-
-def is_xl(pipe: Pipe) -> bool:
-    return isinstance(pipe, StableDiffusionXLPipeline)
-
-
-def vae_factor(pipe: Pipe) -> int:
-    """How many pixels of the image a latent pixel stands for, along a side."""
-    return int(2 ** (len(pipe.vae.config.block_out_channels) - 1))
 
 
 def batches_of(requests: Sequence[Request], batch_size: int) -> list[list[int]]:
@@ -149,7 +141,7 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 def denoised(pipe: Pipe, batch: Sequence[Request], image_size: int, embeddings: Embeddings) -> torch.Tensor:
     """The images of requests that share a `batch_key`, (B, 3, S, S) float32 in [0, 1], on the pipe's device."""
     first, device = batch[0], pipe.device
-    side = image_size // vae_factor(pipe)
+    side = image_size // vae_factor(pipe.vae)
     shape = (1, pipe.vae.config.latent_channels, side, side)
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
     conditions = conditions_of(pipe, batch, image_size, embeddings)
@@ -212,7 +204,7 @@ def conditions_of(pipe: Pipe, batch: Sequence[Request], image_size: int, embeddi
             embeddings[text] = embedded(pipe, text)
     found = [embeddings[text] for text in texts]
     conditions: dict[str, Any] = {"encoder_hidden_states": torch.cat([tokens for tokens, _ in found])}  # (B, L, D)
-    if is_xl(pipe):
+    if is_sdxl(pipe):
         pooled = torch.cat([vector for _, vector in found if vector is not None])  # (B, P)
         place = torch.tensor([[image_size, image_size, 0, 0, image_size, image_size]], device=pooled.device)
         time_ids = place.to(pooled.dtype).repeat(len(texts), 1)  # (B, 6): original size, crop, target size
@@ -222,7 +214,7 @@ def conditions_of(pipe: Pipe, batch: Sequence[Request], image_size: int, embeddi
 
 def embedded(pipe: Pipe, text: str | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Embedding of a prompt, (1, L, D) and, of SDXL, its pooled one (1, P); None is an empty negative prompt."""
-    if not is_xl(pipe):
+    if not is_sdxl(pipe):
         tokens, _ = pipe.encode_prompt(text or "", pipe.device, 1, do_classifier_free_guidance=False)
         return tokens, None
     tokens, _, pooled, _ = pipe.encode_prompt(text or "", device=pipe.device, do_classifier_free_guidance=False)

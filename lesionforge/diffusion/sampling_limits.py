@@ -1,4 +1,4 @@
-"""What a pipeline can be asked for: sizes, schedulers, lengths of prompts, batches that fit the memory."""
+"""What a pipeline can be asked for: sizes, schedulers, batches that fit the memory."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import torch
 
 from lesionforge.diffusion import sampling
+from lesionforge.diffusion.denoising import vae_factor
 from lesionforge.engine.inference import is_out_of_memory
 from lesionforge.errors import BadInput
 
 
 def size_multiple(pipe: sampling.Pipe) -> int:
     """The side of an image must be a multiple of this many pixels, for all levels of VAE and UNet."""
-    return int(sampling.vae_factor(pipe) * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+    return int(vae_factor(pipe.vae) * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
 
 
 def require_scheduler(pipe: sampling.Pipe, name: str) -> None:
@@ -31,11 +32,6 @@ def require_scheduler(pipe: sampling.Pipe, name: str) -> None:
 
 def knows_zero_snr(name: str) -> bool:
     return "rescale_betas_zero_snr" in inspect.signature(sampling.SCHEDULERS[name].scheduler).parameters
-
-
-def too_long(pipe: sampling.Pipe, prompts: Sequence[str]) -> list[str]:
-    """Those prompts of which the text encoder reads the beginning only."""
-    return [text for text in prompts if len(pipe.tokenizer(text).input_ids) > pipe.tokenizer.model_max_length]
 
 
 def batch_that_fits(pipe: sampling.Pipe, requests: Sequence[sampling.Request], image_size: int) -> int:

@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNe
 from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from lesionforge.diffusion.denoising import vae_factor
+
 GROUPS = 8  # of the group norms: widths are multiples of it
 FIRST_LOG_VARIANCE = -6.0  # of the latents, our choice
 MAX_TOKENS = 16  # of a caption, with its two ends: class and five conditions need 8
@@ -44,7 +46,7 @@ def build_pipeline(
     )  # fmt: skip
     inner = unet_levels - 1
     unet = UNet2DConditionModel(
-        sample_size=image_size // 2 ** (len(vae.config.block_out_channels) - 1),
+        sample_size=image_size // vae_factor(vae),
         in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels,
         block_out_channels=(unet_width, *(2 * unet_width,) * inner), layers_per_block=1,
         down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * inner),

@@ -41,10 +41,12 @@ class PromptsConfig(Config):
 
     template: str | None = None
     """Prompt of a training image; none takes the study's "Malignant skin lesions" (textual inversion: "a photo of
-    {token}"). Fields in braces are filled from the metadata: {class} {diagnosis} {site} {sex} {age} {skin_tone}, or any
-    column of the store. Base scratch has words of its own, see scratch.conditions."""
+    {token}"; a base that was made from scratch: its own word "<{class}>"). Fields in braces are filled from the
+    metadata: {class} {diagnosis} {site} {sex} {age} {skin_tone}, or any column of the store. Base scratch has words of
+    its own, see scratch.conditions."""
     benign_template: str = "Benign skin lesions"
-    """The same for benign images, where they are learned from."""
+    """The same for benign images, where they are learned from; for a base that was made from scratch this default reads
+    "<{class}>"."""
     train_only_columns: bool = False
     """Allow fields from columns that the challenge's test file lacks, as the diagnosis: they tell the target."""
     dropout: Share = 0.0
@@ -57,7 +59,8 @@ class DiffusionLossConfig(Config):
     """What a prediction of the noise is charged for."""
 
     min_snr_gamma: Above0 | None = None
-    """Weight timesteps by min(SNR, gamma) / SNR (Hang et al. 2023; 5 is theirs); none weights all alike."""
+    """Weight timesteps by min(SNR, gamma) / SNR (Hang et al. 2023; 5 is theirs); none weights all alike. Not for a base
+    that predicts v up to pure noise, as scratch: there it leaves the end, where sampling begins, unlearned."""
     noise_offset: float = Field(0.0, ge=0)
     """Strength of a noise that is the same all over an image and channel: very dark and light images are learned."""
 
@@ -69,8 +72,9 @@ class GeneratorOptimConfig(Config):
     """Passes over the images (50 in the study)."""
     lr: Above0 = 1e-4
     """Peak learning rate."""
-    text_encoder_lr: Above0 = 5e-6
-    """The text encoders' rate, where they learn: methods full and dreambooth with train full."""
+    text_encoder_lr: float = Field(5e-6, ge=0)
+    """The text encoders' rate, where they learn: methods full and dreambooth with train full; 0 leaves them as they
+    are."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The rate after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
@@ -185,7 +189,8 @@ class GeneratorHardwareConfig(HardwareConfig):
     """What the training runs on."""
 
     cache_latents: bool = True
-    """Encode each image (and flip) once, before the first step; without it, at every step."""
+    """Encode each image (and flip) once, before the first step, where that takes no more than 8 GiB of memory; without
+    it, at every step."""
     checkpoint_minutes: float = Field(10.0, ge=0)
     """Time between checkpoints; 0 saves after every step."""
 
@@ -202,7 +207,7 @@ class FinetuneConfig(Config):
     run of ours that holds a whole pipeline, or scratch: a model of our own, trained on these lesions alone."""
     method: Literal["lora", "full", "dreambooth", "textual_inversion"] = "lora"
     """lora: adapters; full: UNet and text encoder; dreambooth: either with prior preservation; textual_inversion: a
-    new word. Base scratch always learns in full."""
+    new word. Not used with base scratch, which always learns in full."""
     seed: int = Field(0, ge=0)
     """Noise, timesteps, order and flips; image k of a grid has seed k."""
     data: GeneratorDataConfig
@@ -219,7 +224,7 @@ class FinetuneConfig(Config):
     val_every: int = Field(1, ge=0)
     """Epochs between two looks at the loss on held-out lesions of part val; 0 looks never."""
     val_images: int = Field(128, ge=1)
-    """Held-out lesions looked at, at most, each at four timesteps with fixed noise."""
+    """Held-out lesions looked at, at most, each at fixed timesteps with fixed noise."""
     track: GeneratorTrackConfig = GeneratorTrackConfig()
     hardware: GeneratorHardwareConfig = GeneratorHardwareConfig()
 

@@ -62,11 +62,16 @@ def share_tensors(accelerator: Accelerator, tensors: Iterable[torch.Tensor]) -> 
 
 def average_gradients(accelerator: Accelerator, params: Iterable[torch.nn.Parameter]) -> None:
     """Give every process the mean of all processes' gradients, where no DistributedDataParallel does it."""
-    if accelerator.num_processes > 1:
-        for param in params:
-            if param.grad is not None:
-                torch.distributed.all_reduce(param.grad)
-                param.grad /= accelerator.num_processes
+    if accelerator.num_processes == 1:
+        return
+    gradients = [param.grad for param in params if param.grad is not None]
+    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
+        some = [gradient for gradient in gradients if gradient.dtype == dtype]
+        flat = torch.cat([gradient.flatten() for gradient in some])  # one message, not one a parameter
+        torch.distributed.all_reduce(flat)
+        flat /= accelerator.num_processes
+        for gradient, mean in zip(some, flat.split([gradient.numel() for gradient in some]), strict=True):
+            gradient.copy_(mean.view(gradient.shape))
 
 
 def agreed_signal(accelerator: Accelerator, number: int | None) -> int | None:
