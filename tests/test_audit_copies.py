@@ -23,6 +23,30 @@ def test_a_collapsed_generator_leaves_one_image_of_each() -> None:
     assert repeats_of.tolist() == [-1, -1, -1, -1, 1, 2, 1, 2]
 
 
+def test_a_candidate_is_held_against_all_but_its_own_source() -> None:
+    """Two sources are views of one lesion: each candidate still finds the other's."""
+    rng = np.random.default_rng(0)
+    lesion, other = spotted(rng), spotted(rng)
+    references = copies.describe([lesion, np.ascontiguousarray(lesion[:, ::-1]), other])
+    candidates = copies.describe([lesion, lesion, lesion, other])
+    found = copies.copy_scores(candidates, references, excluded=np.array([0, 1, -1, 2]))
+    assert found.nearest[:2].tolist() == [1, 0]
+    assert found.score[:3].min() > 0.9 > found.score[3]
+    assert found.nearest[3] != 2
+    only = {name: array[:1] for name, array in references.items()}
+    none = copies.copy_scores(candidates, only, excluded=np.array([0, 0, 0, 0]))
+    assert (set(none.nearest), set(none.score)) == ({-1}, {-1.0})
+
+
+def test_many_references_leave_out_the_excluded_row_too() -> None:
+    rng = np.random.default_rng(1)
+    images = [spotted(rng) for _ in range(24)]
+    rows = copies.describe(images)
+    excluded = np.where(np.arange(24) % 2, -1, np.arange(24))
+    found = copies.copy_scores(rows, rows, excluded=excluded)
+    np.testing.assert_array_equal(found.nearest == np.arange(24), excluded < 0)
+
+
 def test_a_chain_leads_to_what_is_kept() -> None:
     assert root_of(np.array([-1, 0, 1, 2, -1])).tolist() == [-1, 0, 0, 0, -1]
 

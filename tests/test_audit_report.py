@@ -7,11 +7,18 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from candidate_stores import spotted, write_candidates, write_real
 
 from lesionforge import run
+from lesionforge.auditing import sheets
 from lesionforge.auditing.audit import AuditConfig, audit
+from lesionforge.auditing.audit_report import sets_section, shortcut_card, times_real
+from lesionforge.auditing.audit_sets import ALL, KEPT
+from lesionforge.auditing.audit_shortcut import BEFORE
+from lesionforge.auditing.audit_shortcut import KEPT as SHORTCUT_KEPT
+from lesionforge.auditing.rates import ratio
 
 PROBE = """
 <script>
@@ -39,7 +46,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "out": folder / "out",
                 "data": {"store": store, "split": split},
                 "artefacts": {"filters": ["contrast"]},
-                "features": {"name": "mobilenetv2_100", "weights": "random", "image_size": 32},
+                "features": {"name": "test_vit", "weights": "random", "image_size": 32},
                 "sets": {"shortcut": False},
             }
         )
@@ -59,6 +66,59 @@ def test_it_holds_everything_and_says_what_must_be_said(report: Path) -> None:
     facts = json.loads((report.parent / run.AUDIT).read_text())
     assert f"{facts['num_kept']:,} of {facts['num_candidates']:,}" in page
     assert f"{facts['copies']['threshold']:.3g}" in page
+
+
+def test_sets_are_measured_beside_real_ones_and_random_features_are_labelled(report: Path) -> None:
+    folder = report.parent
+    scores = pl.read_csv(folder / run.SETS)
+    assert set(scores["set"]) == {"kept", "all candidates"}
+    kid = scores.filter((pl.col("score") == "kid_held_out") & (pl.col("set") == "kept")).row(0, named=True)
+    assert kid["estimate"] is not None
+    assert kid["baseline"] is not None
+    facts = json.loads((folder / run.AUDIT).read_text())
+    assert facts["features"]["is_random"]
+    assert any("RANDOM WEIGHTS" in warning for warning in facts["warnings"])
+    assert "RANDOM WEIGHTS" in report.read_text()
+    subtypes = pl.read_csv(folder / run.SUBTYPES)
+    assert set(subtypes["subtype"]) == {"Melanoma Invasive", "Basal cell carcinoma"}
+    assert subtypes.filter(pl.col("set") == "kept")["num_real"].sum() == 10
+
+
+def test_a_ratio_of_no_images_is_said_in_words() -> None:
+    words = times_real(ratio(0, 24, 0, 60))
+    assert "no ratio" in words
+    assert " times the real rate" not in words
+    assert times_real(ratio(20, 100, 10, 1000)).startswith("19.4 times the real rate (")
+    assert "rate of no images" in times_real(ratio(3, 24, 0, 0))
+
+
+def test_real_images_stand_beside_what_is_kept_even_where_that_is_too_little() -> None:
+    place = {"class": "malignant", "score": "kid", "better": "lower", "low": None, "high": None}
+    rows = [
+        place | {"set": ALL, "num_images": 9, "estimate": 0.5, "baseline": 0.125, "reason": None},
+        place | {"set": KEPT, "num_images": 1, "estimate": None, "baseline": None, "reason": "1 image"},
+    ]
+    scores = pl.DataFrame([row | {"baseline_low": None, "baseline_high": None} for row in rows])
+    section = sets_section({"features": {}}, scores)
+    assert "not computed: 1 image" in section
+    assert "<td class=number>0.125</td><td>lower</td>" in section
+
+
+def test_the_shortcut_card_is_of_the_malignant_that_are_kept() -> None:
+    rows = [{"class": name, "format": kind, "estimate": estimate, "reason": None if estimate else "few"}
+            for name, kind, estimate in (("malignant", BEFORE, 0.9), ("malignant", SHORTCUT_KEPT, 0.7),
+                                         ("benign", SHORTCUT_KEPT, 0.6))]  # fmt: skip
+    assert shortcut_card(pl.DataFrame(rows))[0] == "0.70"
+    value, words = shortcut_card(pl.DataFrame([rows[0], rows[1] | {"estimate": None, "reason": "few"}, rows[2]]))
+    assert (value, "was not computed: few" in words) == ("–", True)
+    assert "no malignant candidates" in shortcut_card(pl.DataFrame(rows[2:]))[1]
+
+
+def test_a_verdict_stands_over_the_candidate() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    pair = sheets.Pair(image, image, "SYN_1", "ISIC_2", 0.987654, "near-copy")
+    assert sheets.caption_of(pair) == "SYN_1\nscore 0.988\ndropped: near-copy"
+    assert sheets.caption_of(pair._replace(reason=None)).endswith("kept")
 
 
 @pytest.mark.browser

@@ -8,6 +8,7 @@ from candidate_stores import spotted, write_candidates, write_real
 
 from lesionforge.auditing import audit_shortcut
 from lesionforge.auditing.audit_inputs import read_inputs
+from lesionforge.data.store import open_store
 
 
 @pytest.mark.slow
@@ -25,6 +26,13 @@ def test_the_format_is_seen_before_and_less_after(tmp_path: Path) -> None:
     assert before["num_real"] == before["num_synthetic"] == after["num_synthetic"] == 20
     assert rows[audit_shortcut.KEPT]["num_synthetic"] == 15
     assert {row["class"] for row in rows.values()} == {"malignant"}
+
+
+def test_the_bytes_of_a_file_are_a_cue(tmp_path: Path) -> None:
+    store_path, _ = write_real(tmp_path / "real", 4)
+    store = open_store(store_path)
+    found = audit_shortcut.facts_of(store.samples())[audit_shortcut.BYTES]
+    assert found.tolist() == [len(store.read(row)) / 72**2 for row in range(4)]
 
 
 def test_too_few_images_are_named_with_the_reason(tmp_path: Path) -> None:

@@ -80,6 +80,22 @@ def test_radial_power_is_the_mean_over_rings_of_the_whole_spectrum() -> None:
     np.testing.assert_allclose(radial_power(pixels), expected, atol=1e-4)
 
 
+def test_the_spectral_distance_of_few_images_is_inside_its_interval() -> None:
+    """Sets of one distribution and unlike sizes: chance alone adds no distance, and 0 is not excluded."""
+    rng = np.random.default_rng(0)
+    pool = [texture(i, 32) for i in range(60)]
+    founds = []
+    for seed in range(20):
+        order = rng.permutation(60)
+        few, many = [pool[i] for i in order[:6]], [pool[i] for i in order[6:36]]
+        founds.append(spectrum(many, few, 32, seed).distance)
+    assert all(found.low <= found.estimate <= found.high for found in founds)
+    assert sum(found.low > 0 for found in founds) <= 2
+    assert np.median([found.estimate for found in founds]) < 0.1, "dB"
+    alone = spectrum(pool, pool[:1], 32).distance
+    assert alone.low is None
+
+
 def test_blurred_images_lack_high_frequencies() -> None:
     real, other = [texture(i) for i in range(40)], [texture(i) for i in range(50, 90)]
     blurred = [cv2.GaussianBlur(image, (0, 0), 1.2) for image in other]

@@ -66,6 +66,7 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert wilson(1.0, 20).low == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="wilson").low)
     assert wilson(0.0, 0).estimate is None
+    assert all((wilson(0.0, n).low, wilson(1.0, n).high) == (0.0, 1.0) for n in range(1, 300))
 
 
 def test_shares_of_real_images_are_clustered_by_patient() -> None:

@@ -308,7 +308,10 @@ def test_out_of_memory_says_what_fits(generator: Path, tmp_path: Path, monkeypat
     ("changes", "message"),
     [
         ({"num_images": 0}, "greater than or equal to 1"),
-        ({"scheduler": ("dpmsolvr",)}, r"no scheduler dpmsolvr; did you mean dpmsolver\?"),
+        (
+            {"scheduler": ("dpmsolvr",)},
+            r"no scheduler dpmsolvr, expected some of ddpm, .*, unipc; did you mean dpmsolver\?",
+        ),
         ({"generation": "image_to_image", "strength": (1.2,)}, "less than or equal to 1"),
         ({"generation": "image_to_image", "strength": (0.0,)}, "greater than 0"),
         ({"strength": (0.5,)}, "text_to_image starts from no image"),
@@ -324,7 +327,9 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: s
 def test_one_line_on_the_command_line(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["generate", "--generator", str(generator), "--out", str(tmp_path / "out")]
     assert main([*words, "--scheduler", "eulr"]) == 2
-    assert "scheduler: no scheduler eulr; did you mean euler?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "scheduler: no scheduler eulr, expected some of ddpm, ddim, " in said
+    assert "unipc; did you mean euler?" in said
     assert main([*words, "--num-images", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -377,6 +382,22 @@ def test_another_split_or_store_is_refused(
         made(generator, tmp_path / "out", sources={"split": tmp_path / "moved.csv"})
     with pytest.raises(BadInput, match=r"not the store that .* learned from"):
         made(generator, tmp_path / "out", sources={"store": real_or_drawn})
+
+
+def test_a_split_of_another_kind_is_refused_by_what_generate_has(
+    generator: Path, tiny_sd: Path, blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
+    """generate has no --data.fold: the fold is the generator's."""
+    folds = tmp_path / "folds.csv"
+    ids = [f"ISIC_{i:07d}" for i in range(120)]
+    tables.write_table(folds, pl.DataFrame({tables.IMAGE_ID: ids, tables.FOLD: [i // 3 % 2 for i in range(120)]}))
+    with pytest.raises(
+        BadInput, match=r"sources\.split: .* is a split into folds, .* by one into parts; name that one"
+    ):
+        made(generator, tmp_path / "out", sources={"split": folds})
+    of_fold = write_generator(tmp_path / "of-fold", tiny_sd, blobs, folds, fold=1)
+    with pytest.raises(BadInput, match=r"is a split into parts, .* by one into folds, without fold 1; name that one"):
+        made(of_fold, tmp_path / "out", sources={"split": blob_split})
 
 
 @pytest.fixture(scope="module")

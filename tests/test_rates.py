@@ -14,6 +14,7 @@ def test_wilson_as_in_the_textbook() -> None:
     assert (round(found["low"], 4), round(found["high"], 4)) == (0.2553, 0.3662)
     none = share(0, 20)
     assert (none["low"], round(none["high"], 4)) == (0.0, 0.1611)
+    assert all((share(0, n)["low"], share(n, n)["high"]) == (0.0, 1.0) for n in range(1, 300)), "exact, not 1e-17"
 
 
 def test_a_share_of_nothing_is_undefined() -> None:
@@ -28,4 +29,6 @@ def test_a_ratio_is_katz_with_half_an_image_more() -> None:
     assert found["estimate"] == pytest.approx(estimate)
     assert found["low"] == pytest.approx(estimate * math.exp(-1.959964 * deviation), rel=1e-6)
     assert found["high"] == pytest.approx(estimate * math.exp(1.959964 * deviation), rel=1e-6)
+    for counts in ((0, 24, 0, 60), (0, 24, 3, 60), (3, 24, 0, 60)):
+        assert ratio(*counts)["estimate"] is None, "a ratio of half images"
     assert ratio(0, 50, 0, 50)["low"] < 1 < ratio(0, 50, 0, 50)["high"]

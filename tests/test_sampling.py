@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    EulerDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -212,6 +213,22 @@ def test_requests_that_cannot_be_are_told(sd: Any, source: np.ndarray) -> None:
         denoised(sd, [asked(generation=IMAGE_TO_IMAGE, strength=1.5, source=source)], SIDE, {})
     with pytest.raises(ValueError, match="needs a mask"):
         denoised(sd, [asked(generation=INPAINTING, strength=1.0, source=source)], SIDE, {})
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "ddim"])
+def test_latents_are_not_clipped_where_the_base_knows_no_clipping(
+    sd: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published bases' schedulers do not: of DDPM and DDIM the default would clip what latents are to [-1, 1]."""
+    settings = {name: value for name, value in sd.scheduler.config.items() if name != "clip_sample"}
+    monkeypatch.setattr(sd, "scheduler", EulerDiscreteScheduler.from_config(settings))
+    assert "clip_sample" not in sd.scheduler.config
+    built = sampling.build_scheduler(sd, scheduler, 5)
+    assert not built.config.clip_sample
+    latents = torch.full((1, 4, 8, 8), 5.0)  # without noise: what is predicted as the clean ones
+    last = int(built.timesteps[-1])
+    clean = built.step(torch.zeros_like(latents), last, latents, return_dict=False)[0]
+    torch.testing.assert_close(clean, latents / built.alphas_cumprod[last] ** 0.5)
 
 
 def test_the_command_line_knows_the_same_schedulers() -> None:

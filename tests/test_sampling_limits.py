@@ -24,11 +24,6 @@ def test_sides_fit_all_levels_of_vae_and_unet(sd: Any) -> None:
     assert sampling_limits.size_multiple(sd) == 16
 
 
-def test_a_prompt_is_too_long_beyond_77_tokens(sd: Any) -> None:
-    """The tokenizer knows bytes only: 75 letters stand between the two marks."""
-    assert sampling_limits.too_long(sd, ["a" * 75, "a" * 76, ""]) == ["a" * 76]
-
-
 def test_only_pndm_does_not_know_noise_that_ends_pure(sd: Any) -> None:
     assert [name for name in SCHEDULERS if not sampling_limits.knows_zero_snr(name)] == ["pndm"]
     for name in SCHEDULERS:

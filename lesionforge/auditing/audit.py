@@ -25,6 +25,7 @@ __all__ = ["AuditConfig", "audit"]
 
 log = logging.getLogger("lesionforge")
 
+CACHE = ".cache"  # end of the name of the folder that an audit keeps while it is at work
 REJECTED = "-rejected"  # end of the name of a folder that holds an audit in which nothing was kept
 
 
@@ -59,9 +60,11 @@ def audit(config: AuditConfig) -> None:
         return
     with run.started(config.out, "audit", config) as keep:
         for member in members:
-            audit_one(config.model_copy(update={"candidates": member, "out": config.out / run.MEMBERS / member.name}))
+            changes = {"out": config.out / run.MEMBERS / member.name, "cache": cache_of(config)}
+            audit_one(config.model_copy(update={"candidates": member, **changes}))
             keep()
         run.mark_done(config.out, members=[member.name for member in members])
+    drop_own_cache(config)
 
 
 def audit_one(config: AuditConfig) -> None:
@@ -79,15 +82,29 @@ def audit_one(config: AuditConfig) -> None:
     score = audit_inputs.read_scores(config.score.predictions, inputs.samples)
     refuse_rejected(config, inputs)
     extractor, why_not = build_extractor(config)
+    cached = config.model_copy(update={"cache": cache_of(config)})
     with files.write_folder_whole(config.out) as folder, run.logged(folder):
         run.record(folder, "audit", config)
-        judged = judge(config, inputs, score)
-        facts = report(folder, config, inputs, judged, extractor, why_not)
+        judged = judge(cached, inputs, score)
+        facts = report(folder, cached, inputs, judged, extractor, why_not)
         if not judged.kept.any():
-            raise BadInput(nothing_kept(keep_rejected(folder, config.out)))
+            place = keep_rejected(folder, config.out)
+            drop_own_cache(config)
+            raise BadInput(nothing_kept(place))
         write_survivors(folder, inputs, judged.kept, facts)
+    drop_own_cache(config)
     print(facts["text"])
     log.info("%s: %s, %s", config.out, run.REPORT, run.VERDICTS)
+
+
+def cache_of(config: AuditConfig) -> Path:
+    """Where none is given a folder beside `out`, so that an audit that was stopped goes on."""
+    return config.cache or config.out.with_name(f"{config.out.name}{CACHE}")
+
+
+def drop_own_cache(config: AuditConfig) -> None:
+    if config.cache is None:
+        shutil.rmtree(cache_of(config), ignore_errors=True)
 
 
 def build_extractor(config: AuditConfig) -> "tuple[Extractor | None, str]":
@@ -189,6 +206,8 @@ def report(
     ):  # fmt: skip
         tables.write_table(folder / name, table)
     tables.write_table(folder / run.VERDICTS, judged.verdicts)
+    for text in audit_facts.collapse_of(facts):
+        log.warning("%s", text)
     files.write_json(folder / run.AUDIT, facts)
     audit_report.write_report(
         folder / run.REPORT,

@@ -83,13 +83,11 @@ def find_copies(
         real = copies.copy_scores(of_held_out, chosen(of_references, is_fitting), advance, False, num_threads)
     threshold = copies.calibrated_threshold(real.score, false_alarms)
     with progress("comparing candidates", len(inputs.samples)) as advance:
-        found = copies.copy_scores(of_candidates, of_references, advance, False, num_threads)
-    score, nearest = found.score.copy(), found.nearest.copy()
-    own = own_source(inputs, nearest) & (score >= threshold) if ignore_own_source else np.zeros(len(score), bool)
-    if own.any():
-        without_source(of_candidates, of_references, own, score, nearest, num_threads)
+        own = own_source(inputs) if ignore_own_source else None
+        score, nearest = copies.copy_scores(of_candidates, of_references, advance, False, num_threads, own)
     facts = rate_facts(score, real.score, held_out[tables.TARGET].to_numpy(), threshold, inputs.samples)
-    facts |= {"false_alarms": false_alarms, "num_own_source": int(own.sum()), "descriptor": copies.DESCRIPTION}
+    num_own_source = 0 if own is None else int((own >= 0).sum())
+    facts |= {"false_alarms": false_alarms, "num_own_source": num_own_source, "descriptor": copies.DESCRIPTION}
     return Copies(threshold, score, nearest, real.score, facts), of_candidates
 
 
@@ -100,34 +98,19 @@ def chosen(rows: Mapping[str, np.ndarray], which: np.ndarray) -> Rows:
     return {name: array[which] for name, array in rows.items()}
 
 
-def own_source(inputs: Inputs, nearest: np.ndarray) -> np.ndarray:
-    """(N,) bool: inpainted candidates that are most alike the image whose skin they were painted on."""
+def own_source(inputs: Inputs) -> np.ndarray | None:
+    """(N,) int64, the row of the reference whose skin each inpainted candidate was painted on, -1 for none."""
     if not {tables.GENERATION, tables.SOURCE_IMAGE} <= set(inputs.samples.columns):
-        return np.zeros(len(nearest), bool)
-    nearest_ids = pl.Series(nearest_image(inputs, nearest), dtype=pl.String)
-    inpainted = inputs.samples[tables.GENERATION] == INPAINTING
-    return (inpainted & (inputs.samples[tables.SOURCE_IMAGE] == nearest_ids)).fill_null(False).to_numpy()
+        return None
+    row_of = {image_id: row for row, image_id in enumerate(inputs.references[tables.IMAGE_ID])}
+    told = zip(inputs.samples[tables.GENERATION], inputs.samples[tables.SOURCE_IMAGE], strict=True)
+    return np.array([row_of.get(source, -1) if way == INPAINTING else -1 for way, source in told], np.int64)
 
 
 def nearest_image(inputs: Inputs, nearest: np.ndarray) -> list[str | None]:
     """Ids of references; None where there was none to compare with (row -1)."""
     ids = inputs.references[tables.IMAGE_ID].to_list()
     return [ids[row] if row >= 0 else None for row in nearest]
-
-
-def without_source(
-    of_candidates: Rows, of_references: Rows, own: np.ndarray, score: np.ndarray, nearest: np.ndarray, num_threads: int
-) -> None:
-    """Score the inpainted candidates `own` anew, in place, against all but the images that they were painted on."""
-    others = np.setdiff1d(np.arange(len(next(iter(of_references.values())))), nearest[own])
-    if not len(others):
-        score[own] = -np.inf
-        return
-    with progress("comparing inpainted candidates", int(own.sum())) as advance:
-        again = copies.copy_scores(
-            chosen(of_candidates, own), chosen(of_references, others), advance, False, num_threads
-        )
-    score[own], nearest[own] = again.score, others[again.nearest]
 
 
 def rate_facts(

@@ -9,13 +9,17 @@ import lesionforge
 from lesionforge import run, tables
 from lesionforge.auditing import verdicts
 from lesionforge.auditing.audit_copies import Copies
+from lesionforge.auditing.audit_filters import REPEAT
 from lesionforge.auditing.audit_inputs import Inputs
-from lesionforge.auditing.audit_page import interval, percent
+from lesionforge.auditing.audit_page import interval, number, percent
 from lesionforge.auditing.audit_report import RANDOM_MARK
-from lesionforge.auditing.audit_sets import Sets
+from lesionforge.auditing.audit_sets import ALL, KEPT, Sets
 from lesionforge.auditing.features import Extractor
+from lesionforge.auditing.fidelity import VENDI
 from lesionforge.auditing.sheets import DISCLAIMER
 
+MOST_REPEATS = 0.25  # of the candidates that are duplicates (our choice)
+LEAST_VENDI = 0.5  # of the real images' score (our choice)
 MANIFEST_FACTS = ("kind", "method", "num_seen", "fold", "image_size", "base_sha256", "adapter_sha256", "split_sha256")
 
 
@@ -96,9 +100,32 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
         )
     if copies.get("num_own_source"):
         found.append(
-            f"{copies['num_own_source']:,} inpainted candidates are most alike the image whose skin they were painted "
-            "on, as they must be; they were held against the other images."
+            f"{copies['num_own_source']:,} inpainted candidates are like the image whose skin they were painted on, as "
+            "they must be; each was held against all other images."
         )
+    return found + collapse_of(facts)
+
+
+def collapse_of(facts: dict[str, Any]) -> list[str]:
+    """Signs that a generator makes few different images."""
+    found = []
+    num_repeats = sum(row["num_dropped"] for row in facts["funnel"] if row["filter"] == REPEAT)
+    if num_repeats > MOST_REPEATS * facts["num_candidates"]:
+        found.append(
+            f"The generator repeats itself: {num_repeats:,} of {facts['num_candidates']:,} candidates "
+            f"({percent(num_repeats / facts['num_candidates'])}) were dropped as duplicates of others; more than "
+            f"{percent(MOST_REPEATS)} is a sign of mode collapse."
+        )
+    vendi = [row for row in facts["sets"] if row["score"] == VENDI and row["estimate"] is not None]
+    for class_name in dict.fromkeys(row["class"] for row in vendi):
+        of_class = {row["set"]: row for row in vendi if row["class"] == class_name}
+        row = of_class.get(ALL) or of_class[KEPT]  # all are kept where there is no row of all
+        if row["baseline"] is not None and row["estimate"] < LEAST_VENDI * row["baseline"]:
+            found.append(
+                f"The {class_name} candidates are little varied: Vendi score {number(row['estimate'])}, of as many "
+                f"real images {number(row['baseline'])}; less than {percent(LEAST_VENDI)} of it is a sign of mode "
+                "collapse."
+            )
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lesionforge.auditing import artefacts, audit_copies, rates
 from lesionforge.auditing.audit_copies import Copies
 from lesionforge.auditing.audit_inputs import Inputs, some_of
+from lesionforge.auditing.audit_page import number
 from lesionforge.auditing.verdicts import Finding
 
 COPY, REPEAT = "near-copy", "duplicate"
@@ -29,7 +30,7 @@ def artefact_findings(
     is_beyond, real_beyond = artefacts.beyond(measures, limits), artefacts.beyond(real, limits)
     findings = []
     for name, (side, reason) in artefacts.MEASURES.items():
-        words = f"{name} {'above' if side == 'high' else 'below'} {limits[name]:.3g}"
+        words = f"{name} {'above' if side == 'high' else 'below'} {number(limits[name])}"
         findings.append(Finding(reason, is_beyond[name], name in filters, words))
     dropped = np.zeros(len(some), bool)
     for name in filters:
@@ -47,5 +48,8 @@ def copy_finding(found: Copies | None, num_images: int) -> Finding:
     if found is None:
         return Finding(COPY, np.zeros(num_images, bool), False, "not looked for")
     return Finding(
-        COPY, found.score >= found.threshold, True, f"copy score of {found.threshold:.3g} or more to a training image"
+        COPY,
+        found.score >= found.threshold,
+        True,
+        f"copy score of {number(found.threshold)} or more to a training image",
     )

@@ -84,15 +84,20 @@ def of_count(share: Mapping[str, Any]) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g}\N{NO-BREAK SPACE}%"
+    return "–" if value is None else f"{number(100 * value)}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    """Three digits, never as a power of ten; what lies near 0 has six decimals."""
+    if value is None:
+        return "–"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value == 0 or abs(value) >= 1e-4 else f"{value:.6f}"
 
 
-def interval(found: Mapping[str, Any], shown: Any) -> str:
-    return "no interval" if found["low"] is None else f"{shown(found['low'])} to {shown(found['high'])}"
+def interval(found: Mapping[str, Any], shown: Any, between: str = " to ") -> str:
+    return "no interval" if found["low"] is None else f"{shown(found['low'])}{between}{shown(found['high'])}"
 
 
 def with_interval(estimate: float | None, low: float | None, high: float | None, shown: Any = number) -> str:

@@ -18,7 +18,8 @@ from lesionforge.auditing.audit_page import (
     percent,
     with_interval,
 )
-from lesionforge.auditing.audit_sets import ALL, KEPT, MEANING, NEAR
+from lesionforge.auditing.audit_sets import ALL, CLASSES, KEPT, MEANING, NEAR
+from lesionforge.auditing.audit_shortcut import KEPT as SHORTCUT_KEPT
 from lesionforge.auditing.sheets import DISCLAIMER
 from lesionforge.files import write_whole
 
@@ -86,13 +87,21 @@ def cards(facts: Mapping[str, Any], audit_tables: Mapping[str, pl.DataFrame]) ->
         note = ' <em class="mark">random weights</em>' if facts["features"].get("is_random") else ""
         text = f"KID of kept to held-out {row['class']}{note}; real training images: {number(row['baseline'])}"
         shown.append((number(row["estimate"]), text))
-    shortcut = audit_tables["shortcut"].filter(pl.col("estimate").is_not_null())
-    if len(shortcut):
-        row = shortcut.row(-1, named=True)
-        shown.append((f"{row['estimate']:.2f}", f"AUC of a small classifier that tells real from generated "
-                      f"({escape(row['class'])}, {escape(row['format'])}); 0.5 is chance"))  # fmt: skip
+    if len(audit_tables["shortcut"]):
+        shown.append(shortcut_card(audit_tables["shortcut"]))
     boxes = "".join(f'<div class="card"><b>{escape(value)}</b><span>{text}</span></div>' for value, text in shown)
     return f'<div class="cards">{boxes}</div>'
+
+
+def shortcut_card(shortcut: pl.DataFrame) -> tuple[str, str]:
+    """Of the malignant images that are kept, whatever else was tested."""
+    malignant = CLASSES[1]
+    words = f"AUC of a small classifier that tells real from generated ({malignant}, {SHORTCUT_KEPT})"
+    found = shortcut.filter((pl.col("class") == malignant) & (pl.col("format") == SHORTCUT_KEPT)).to_dicts()
+    if not found or found[0]["estimate"] is None:
+        reason = found[0]["reason"] if found else f"no {malignant} candidates"
+        return "–", f"{words} was not computed: {escape(reason or '')}"
+    return f"{found[0]['estimate']:.2f}", f"{words}; 0.5 is chance"
 
 
 def warnings(facts: Mapping[str, Any]) -> str:
@@ -138,7 +147,7 @@ def copies_section(facts: Mapping[str, Any], folder: Path) -> str:
         f"({escape(real['held_out'])}) were held against the training images they are most alike, and "
         f"{percent(copies['false_alarms'])} of them may lie beyond it ({held_out['count']:,} do). Of {rate['total']:,} "
         f"candidates {rate['count']:,} do, <b>{percent(rate['estimate'])}</b> ({interval(rate, percent)}), "
-        f"{number(factor['estimate'])} times the real rate ({interval(factor, number)}). Compared with "
+        f"{times_real(factor)}. Compared with "
         f"{real['num_references']:,} real images of part train, among them {num_compared:,} of the "
         f"{real['num_seen']:,} that the generator learned from or started from."
     )
@@ -151,6 +160,16 @@ def copies_section(facts: Mapping[str, Any], folder: Path) -> str:
         folder / run.PAIRS, "The most similar pairs of a candidate and a training image"
     )
     return f"<h2>Near-copies of training images</h2><p>{text}</p>{table}{pictures}"
+
+
+def times_real(factor: Mapping[str, Any]) -> str:
+    if factor["estimate"] is not None:
+        return f"{number(factor['estimate'])} times the real rate ({interval(factor, number)})"
+    if factor["low"] is None:
+        return "which cannot be held against a rate of no images"
+    return (
+        f"and no ratio to the real rate is told, as a count is 0; it lies between {interval(factor, number, ' and ')}"
+    )
 
 
 def sets_section(facts: Mapping[str, Any], scores: pl.DataFrame) -> str:
@@ -167,12 +186,13 @@ def sets_section(facts: Mapping[str, Any], scores: pl.DataFrame) -> str:
             found = {
                 row["set"]: row for row in of_class.filter(pl.col("score") == score).to_dicts() if row["set"] in sets
             }
-            first = found[sets[0]]  # of the kept, where there are any
+            # of real images, where any set has them: what is kept may be too little to compare
+            real = next((row for row in found.values() if row["baseline"] is not None), found[sets[0]])
             rows.append([
                 escape(MEANING[score]),
                 *(cell_of(found.get(name)) for name in sets),
-                with_interval(first["baseline"], first["baseline_low"], first["baseline_high"]),
-                "as real" if first["better"] == NEAR else escape(first["better"] or ""),
+                with_interval(real["baseline"], real["baseline_low"], real["baseline_high"]),
+                "as real" if real["better"] == NEAR else escape(real["better"] or ""),
             ])  # fmt: skip
         header = ["measure", *(f"#{name}" for name in sets), "#real images", "better"]
         parts.append(f"<p><b>{escape(class_name)}</b> ({counts} compared)</p>" + html_table(header, rows))

@@ -17,6 +17,7 @@ from lesionforge.auditing.audit_copies import decoded
 from lesionforge.auditing.audit_inputs import Inputs, some_of
 from lesionforge.bootstrap import Estimate
 from lesionforge.data.store import Store
+from lesionforge.engine.inference import is_out_of_memory
 from lesionforge.errors import BadInput
 from lesionforge.progress import progress
 
@@ -138,7 +139,15 @@ def features_of(
     total = sum(len(table) for _, table in wanted.values())
     with progress(f"features of {CLASSES[of_class.target]} images", total) as advance:
         for name, (store, table) in wanted.items():
-            found[name] = features.of_store(extractor, store, table, cache, batch_size, num_threads, advance)
+            try:
+                found[name] = features.of_store(extractor, store, table, cache, batch_size, num_threads, advance)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise BadInput(
+                    f"features.batch_size: out of memory, {batch_size} images of {extractor.image_size} px at once do "
+                    f"not fit; try --features.batch-size {max(batch_size // 4, 1)}: the same command goes on"
+                ) from error
     return found
 
 

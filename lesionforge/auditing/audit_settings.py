@@ -140,7 +140,8 @@ class AuditConfig(Config):
     sets: SetsConfig = SetsConfig()
     report: AuditReportConfig = AuditReportConfig()
     cache: Path | None = None
-    """Folder that keeps what was computed of each image, by its content, for this and other audits."""
+    """Folder that keeps what was computed of each image, by its content, for this and other audits; none keeps it in
+    OUT.cache until this audit is done, so that it goes on where it was stopped."""
     seed: int = Field(0, ge=0)
     """Another seed draws other real images to calibrate on, and other sets."""
     hardware: HardwareConfig = HardwareConfig()

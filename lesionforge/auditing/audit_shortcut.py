@@ -14,6 +14,7 @@ from lesionforge.errors import BadInput
 from lesionforge.progress import progress
 
 MOST = 400  # images of each kind: a few hundred are enough
+BYTES = "bytes_per_pixel"  # of the encoded image: a cue that the pixels do not hold
 BEFORE, AFTER, KEPT = "before formatting", "after formatting, the same images", "after formatting, all that is kept"
 COLUMNS = {
     "class": pl.String, "format": pl.String, "num_real": pl.Int64, "num_synthetic": pl.Int64, "estimate": pl.Float64,
@@ -37,7 +38,10 @@ def shortcut_table(inputs: Inputs, kept: np.ndarray, seed: int, device: Any) -> 
         wanted: list[tuple[str, Store, pl.DataFrame]] = []
         if raw is not None:
             same = of_class.filter(pl.col(tables.IMAGE_ID).is_in(raw.image_ids.implode()))
-            wanted += [(BEFORE, raw, same), (AFTER, inputs.candidates, same)]
+            as_made = same.select(tables.IMAGE_ID).join(
+                raw.samples(), on=tables.IMAGE_ID, how="left", maintain_order="left"
+            )
+            wanted += [(BEFORE, raw, as_made), (AFTER, inputs.candidates, same)]
         else:
             reason = f"no images as the generator made them (no {run.RAW} in the candidates' folder)"
             rows.append({"class": CLASSES[target], "format": BEFORE, "reason": reason})
@@ -54,6 +58,12 @@ def raw_store(candidates: Store) -> Store | None:
     return open_store(path) if (path / run.DONE).is_file() else None
 
 
+def facts_of(table: pl.DataFrame) -> dict[str, np.ndarray]:
+    """What a file tells beside its pixels, by the cue's name: (N,) float64."""
+    size, width, height = (table[name].cast(pl.Float64) for name in (tables.SIZE, tables.WIDTH, tables.HEIGHT))
+    return {BYTES: (size / (width * height)).to_numpy()}
+
+
 def row_of(
     real_store: Store, real: pl.DataFrame, store: Store, table: pl.DataFrame, seed: int, device: Any
 ) -> dict[str, Any]:
@@ -63,8 +73,8 @@ def row_of(
     try:
         with progress("shortcut test", shortcut.NUM_FOLDS, "folds") as advance:
             found = shortcut.shortcut_auc(
-                read_images(real_store, real), read_images(store, table), seed, real_patients=codes(real),
-                device=device, advance=advance,
+                read_images(real_store, real), read_images(store, table), seed, facts_of(real), facts_of(table),
+                codes(real), device, advance,
             )  # fmt: skip
     except BadInput as error:
         return {"reason": str(error)}

@@ -37,6 +37,7 @@ def copy_scores(
     advance: Callable[[int], None] = lambda count: None,
     exclude_self: bool = False,
     num_threads: int = 1,
+    excluded: np.ndarray | None = None,
 ) -> CopyScores:
     """The reference that each candidate is most alike, and how much; the same at any number of threads.
 
@@ -45,6 +46,7 @@ def copy_scores(
         advance: told of candidates as they are scored, N in all.
         exclude_self: candidates and references are the same images, and none is its own copy.
         num_threads: threads beside those of the matrix products.
+        excluded: (N,) int64, a row of the references that each candidate is not held against; -1 for none.
 
     Returns:
         Scores; -1 and row -1 where there is no reference to compare with.
@@ -60,7 +62,7 @@ def copy_scores(
         whitening = shortlists.fit_whitening(references[HARMONICS])
         of_references = shortlists.whitened(references[HARMONICS], whitening, pool)
         of_candidates = shortlists.whitened(candidates[HARMONICS], whitening, pool)
-        rows = shortlists.shortlist(of_candidates, of_references, SHORTLIST, exclude_self, pool)  # (N, S)
+        rows = shortlists.shortlist(of_candidates, of_references, SHORTLIST, exclude_self, pool, excluded)  # (N, S)
 
         def of_chunk(start: int) -> tuple[int, np.ndarray, np.ndarray]:
             which = slice(start, start + CHUNK)

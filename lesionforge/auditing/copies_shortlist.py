@@ -94,24 +94,26 @@ class Matches(NamedTuple):
 
 
 def shortlist(
-    candidates: np.ndarray, references: np.ndarray, length: int, exclude_self: bool, pool: ThreadPoolExecutor
-) -> np.ndarray:
+    candidates: np.ndarray, references: np.ndarray, length: int, exclude_self: bool, pool: ThreadPoolExecutor,
+    excluded: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """References that look most like each candidate.
 
     Args:
         candidates, references: (N, 8, D) and (R, 8, D) float32 of length 1.
         length: how many.
         exclude_self: candidates and references are the same images; none is its own.
+        excluded: (N,) int64, a row of the references that each candidate is not to get; -1 for none.
 
     Returns:
         (N, length) int64 rows of the references, the likeliest first; -1 where there are no more.
     """
     num, num_references = len(candidates), len(references)
+    if exclude_self:
+        excluded = np.arange(num)
     if num_references <= length:
         rows = np.tile(np.arange(num_references), (num, 1))
-        if exclude_self:
-            rows[np.arange(num), np.arange(num)] = -1
-        return rows
+        return rows if excluded is None else np.where(rows == excluded[:, None], -1, rows)
     pairs, votes = [], []
     for half in (slice(0, NUM_OF_SIGN), slice(NUM_OF_SIGN, 2 * NUM_OF_SIGN)):
         found = match(
@@ -124,7 +126,7 @@ def shortlist(
         np.minimum.at(weakest, found.keypoint, found.similarity)
         # what a keypoint has in common with many says little: only what stands out counts
         vote = (found.similarity - weakest[found.keypoint] + 1e-3) ** 2
-        kept = candidate != reference if exclude_self else slice(None)
+        kept = slice(None) if excluded is None else reference != excluded[candidate]
         pairs.append((candidate * num_references + reference)[kept])
         votes.append(vote[kept])
     pair, place = np.unique(np.concatenate(pairs), return_inverse=True)

@@ -24,7 +24,7 @@ class Spectrum(NamedTuple):
     synthetic: np.ndarray  # (F,) dB
     difference_low: np.ndarray  # (F,) 95 % interval of synthetic - real
     difference_high: np.ndarray
-    distance: Estimate  # dB, root mean square of the difference over frequencies; not below 0, so never 0 by chance
+    distance: Estimate  # dB, root mean square of the difference over frequencies, without what chance adds to it
 
 
 def ms_ssim(
@@ -90,7 +90,7 @@ def spectrum(real: Sequence[np.ndarray], synthetic: Sequence[np.ndarray], side: 
         real, synthetic: (H, W, 3) uint8 each.
         side: pixels to bring all images to; the smaller set's own size, else upsampling shows as missing power.
 
-    The intervals are the bootstrap's over the images of both sets.
+    The intervals are the bootstrap's over the images of both sets; the distance has none where a set is a single image.
     """
     if not len(real) or not len(synthetic):
         raise BadInput(f"spectrum of {len(real)} real and {len(synthetic)} synthetic images, expected some of each")
@@ -100,7 +100,7 @@ def spectrum(real: Sequence[np.ndarray], synthetic: Sequence[np.ndarray], side: 
     drawn = [resampled_means(curve, rng) for curve in curves]  # (R, F) each
     difference = drawn[1] - drawn[0]
     low, high = np.quantile(difference, [0.025, 0.975], axis=0)
-    distance = estimate(rms(means[1] - means[0]).item(), rms(difference))
+    distance = distance_of(means[1] - means[0], difference, min(len(real), len(synthetic)) > 1)
     frequency = (np.arange(len(means[0])) + 1) / side
     return Spectrum(frequency, means[0], means[1], low, high, distance)
 
@@ -123,8 +123,24 @@ def radial_power(pixels: np.ndarray) -> np.ndarray:
     return 10 * np.log10(sums / np.bincount(radius[inside], weight) + FLOOR)[1:]
 
 
-def rms(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(values).mean(-1))
+def distance_of(difference: np.ndarray, replicates: np.ndarray, has_interval: bool) -> Estimate:
+    """The root mean square over frequencies, 0 at least.
+
+    Chance adds its variance to the mean square once, and once more to that of every replicate; both are taken off, so
+    that the interval holds its estimate and sets of unlike sizes can be compared.
+
+    Args:
+        difference: (F,) dB.
+        replicates: (R, F) the same of the bootstrap's replicates.
+    """
+    variance = replicates.var(0).mean()
+    squares = np.square(replicates).mean(1) - 2 * variance  # (R,)
+    found = rooted(np.square(difference).mean() - variance).item()
+    return estimate(found, rooted(squares)) if has_interval else Estimate(found, None, None, 0)
+
+
+def rooted(squares: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(squares, 0))
 
 
 def resampled_means(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

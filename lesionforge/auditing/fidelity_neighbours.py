@@ -187,4 +187,6 @@ def wilson(proportion: float, num: int) -> Estimate:
         return Estimate(None, None, None, 0)
     centre = (proportion + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z * sqrt(proportion * (1 - proportion) / num + Z**2 / (4 * num**2)) / (1 + Z**2 / num)
-    return Estimate(proportion, max(centre - half, 0.0), min(centre + half, 1.0), 0)
+    low = 0.0 if proportion == 0 else max(centre - half, 0.0)  # exact: rounding would leave 1e-17 there
+    high = 1.0 if proportion == 1 else min(centre + half, 1.0)
+    return Estimate(proportion, low, high, 0)

@@ -36,7 +36,7 @@ class Shown(NamedTuple):
 def draw_pairs(path: Path, pairs: Sequence[Pair], threshold: float) -> None:
     """Write a PNG: candidates, each with the real image that it is most alike at its right, the most alike first."""
     num_rows = -(-len(pairs) // PAIRS_A_ROW)
-    figure = new_figure(2 * PAIRS_A_ROW * (CELL + 0.1), num_rows * (CELL + 0.34) + 0.3)
+    figure = new_figure(2 * PAIRS_A_ROW * (CELL + 0.1), num_rows * (CELL + 0.42) + 0.3)
     figure.suptitle(
         f"Candidate (left) and the real training image it is most alike (right); threshold {threshold:.3g}", fontsize=9
     )
@@ -47,12 +47,16 @@ def draw_pairs(path: Path, pairs: Sequence[Pair], threshold: float) -> None:
         row, column = divmod(i, PAIRS_A_ROW)
         left, right = axes[row, 2 * column], axes[row, 2 * column + 1]
         colour = KEPT_COLOUR if pair.reason is None else DROPPED_COLOUR
-        verdict = "kept" if pair.reason is None else f"dropped: {pair.reason}"
-        show(left, pair.candidate, f"{short(pair.candidate_id)}\nscore {pair.score:.3g}", colour)
-        show(right, pair.nearest, f"{short(pair.nearest_id)}\n{textwrap.shorten(verdict, 26)}", REAL_COLOUR)
+        show(left, pair.candidate, caption_of(pair), colour)
+        show(right, pair.nearest, short(pair.nearest_id), REAL_COLOUR)  # no verdict is of a real lesion
         left.title.set_color(colour)
-        right.title.set_color(colour)
     save(figure, path)
+
+
+def caption_of(pair: Pair) -> str:
+    """What is said of the candidate."""
+    verdict = "kept" if pair.reason is None else f"dropped: {pair.reason}"
+    return f"{short(pair.candidate_id)}\nscore {pair.score:.3g}\n{textwrap.shorten(verdict, 26)}"
 
 
 def draw_grid(path: Path, groups: Sequence[tuple[str, str, Sequence[Shown]]], columns: int = 8) -> None:

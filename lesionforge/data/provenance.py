@@ -235,8 +235,8 @@ def refuse_unaudited(store_path: Path) -> None:
     """Refuse candidates as a generator made them: copies of real lesions may be among them."""
     if (store_path / run.CONFIG).is_file() and run.verb_of(store_path) == "generate":
         raise BadInput(
-            f"{store_path}: candidates that no audit has looked at, and copies of real lesions may be among them; run "
-            f"`lesionforge audit --candidates {store_path}` and name the store that it writes (its filters have switches)"
+            f"{store_path}: candidates that no audit has looked at, and copies of real lesions may be among them; "
+            f"`lesionforge audit --candidates {store_path}` and name the store that it writes; filters have switches"
         )
 
 
