@@ -36,10 +36,13 @@ TIMM = {"pad_type": "same"}  # of the MobileNetV2 weights
 def main() -> None:
     arguments = anchor.parser(__doc__.splitlines()[0])
     for name in ("generator", "store", "split", "weights"):
-        arguments.add_argument(f"--{name}", type=Path, required=True)
+        arguments.add_argument(f"--{name}", type=Path)
     arguments.add_argument("--images", type=int, default=237)
     arguments.add_argument("--fold", type=int)
     given = arguments.parse_args()
+    if None in (given.generator, given.store, given.split, given.weights):
+        print("needs --generator, --store, --split and --weights; nothing measured")
+        return
     torch.set_num_threads(1)
     pipeline.quiet()
     half = (0.5, 0.5, 0.5)
