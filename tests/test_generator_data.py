@@ -193,7 +193,3 @@ def test_cached_latents_are_those_of_each_image(tiny_sd: Path, blobs: Path) -> N
     turned = generator_data.turned(images(positions), symmetries)
     fresh = generator_data.as_moments(vae, turned, accelerator.device)
     torch.testing.assert_close(kept[torch.from_numpy(positions), symmetries], fresh, atol=1e-5, rtol=1e-5)
-
-
-def test_counts_in_words() -> None:
-    assert generator_data.counts_in_words([1] * 3 + [0] * 1200) == "3 malignant, 1,200 benign"

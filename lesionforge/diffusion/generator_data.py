@@ -1,7 +1,7 @@
 """What a generator learns from: lesions of part train, turned and mirrored, and what must be known of them later."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,9 +168,3 @@ def encoded(
                 kept[start - first : stop - first, symmetry] = moments
             advance(len(chunk))
     return kept if accelerator.num_processes == 1 else torch.cat(ranks.joined(accelerator, [kept] if len(kept) else []))
-
-
-def counts_in_words(targets: Sequence[int]) -> str:
-    """237 malignant, 7,162 benign."""
-    malignant = sum(targets)
-    return f"{malignant:,} malignant, {len(targets) - malignant:,} benign"

@@ -14,7 +14,6 @@ Epoch = Annotated[int, Field(ge=0)]
 SCRATCH = "scratch"
 SCRATCH_SIZE = 64  # pixels, where none are asked for
 STUDY_PROMPT = "Malignant skin lesions"  # STUDY.md, Generator
-CONDITIONS = ("diagnosis", "site", "sex", "age", "skin_tone")
 
 
 class GeneratorDataConfig(Config):
