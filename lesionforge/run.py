@@ -90,11 +90,16 @@ FOCUS, FOCUS_TABLE, FOCUS_PAIRS = "focus.json", "focus.csv", "focus-pairs.csv"
 FOCUS_LESIONS = "focus-lesions.parquet"
 # a submission
 SUBMISSION = "submission.csv"
+# a comparison; a table of subgroups; a report; a study, which says in study.json what its runs are
+COMPARISONS, COMPARISON, PLAN = "comparisons.csv", "compare.json", "plan.json"
+SUBGROUPS, SUBGROUPS_TABLE, GAPS, EFFECTS = "subgroups.json", "subgroups.csv", "gaps.csv", "effects.csv"
+TABLES, FIGURES = "tables", "figures"  # folders of a report
+STUDY, FAILED = "study.json", "failed.json"
 
 MOST_DIFFERENCES = 8  # keys that a refusal names, our choice
 RECORDED_PACKAGES = (
     "torch", "timm", "diffusers", "transformers", "peft", "numpy", "polars", "opencv-python-headless", "accelerate",
-    "safetensors", "h5py",
+    "safetensors", "h5py", "snakemake",
 )  # fmt: skip
 
 

@@ -53,6 +53,12 @@ NUM_BENIGN, FOCUS_MALIGNANT, FOCUS_BENIGN = "num_benign", "focus_malignant", "fo
 NUM_EMPTY, NUM_WITHOUT_MASK = "num_empty", "num_without_mask"
 OTHER_RUN, DIFFERENCE, VERDICT = "other_run", "difference", "verdict"
 
+# cells of a study, and comparisons between them
+MODEL, ARM, REFERENCE = "model", "arm", "reference"  # an arm is one training distribution; one is the reference
+NUM_SEEDS, NUM_FOLDS, P_VALUE, P_HOLM = "num_seeds", "num_folds", "p_value", "p_holm"
+PERMUTATION_P, SE_PATIENT, SE_SEED = "permutation_p", "se_patient", "se_seed"  # standard errors of a difference
+ATTRIBUTE, GROUP, GAP = "attribute", "group", "gap"  # of subgroups: skin_tone, I to VI's bands, ...
+
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one
 
