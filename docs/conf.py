@@ -1,4 +1,4 @@
-"""Sphinx's configuration: MyST Markdown, the furo theme, formulas as MathML. Nothing is fetched, building or reading."""
+"""Sphinx's configuration: MyST Markdown, the furo theme, formulas as MathML. Nothing is fetched to build or read."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ project = "lesionforge"
 author = "the lesionforge authors"
 copyright = "the lesionforge authors, Apache-2.0. Research software, not a medical device."
 
-extensions = ["myst_parser", "mathml", "recipe_tables", "repository_links"]  # the last three lie in ext/
+extensions = ["myst_parser", "mathml", "recipe_tables"]  # the last two lie in ext/
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3  # [text](page.md#a-heading) works as it does on GitHub
 exclude_patterns = ["_build"]

@@ -99,9 +99,7 @@ def count(
         patients = np.full(len(scores), -1)
     cuts = metrics.cuts_of(malignant, scores, () if threshold is None else (threshold,))
     num_cuts = len(cuts)
-    above = np.searchsorted(cuts, scores, side="left")  # (N,) the first cut that is not below the score
-    on = np.append(cuts, np.nan)[above] == scores
-    place = np.where(malignant, above, num_cuts + 2 * above + on)  # (N,)
+    place = places_of(malignant, scores, cuts)
 
     known = patients >= 0
     num_patients = int(patients.max(initial=-1)) + 1
@@ -122,6 +120,13 @@ def count(
         retrieved = np.bincount(patients[malignant], found, num_patients).astype(np.float64)
     cut = None if threshold is None else int(np.searchsorted(cuts, threshold))
     return CountTable(num_lesions, kind, place, num_clusters, retrieved, num_cuts, cut)
+
+
+def places_of(malignant: NDArray[np.bool_], scores: Floats, cuts: Floats) -> NDArray[np.int64]:
+    """Each lesion's place among the 3G + 1 of `CountTable`, (N,); malignant lesions must lie on cuts."""
+    above = np.searchsorted(cuts, scores, side="left")  # (N,) the first cut that is not below the score
+    on = np.append(cuts, np.nan)[above] == scores
+    return np.where(malignant, above, len(cuts) + 2 * above + on)
 
 
 def replicate(table: CountTable, num_replicates: int, seed: int) -> dict[str, Floats]:
@@ -148,12 +153,17 @@ def scores_of(table: CountTable, drawn: Floats) -> dict[str, Floats]:
         counts = np.zeros((drawn.shape[1], len(places)))
         counts[table.kind[entries], column[entries] - first] = table.num_lesions[entries]
         total[:, places] = drawn @ counts  # sums of whole numbers: exact, whatever the order of adding
-    malignant, benign = np.split(total, [table.num_cuts], axis=1)  # (R, G), (R, 2G + 1)
-    running = np.cumsum(benign, axis=1)
-    below, equal = running[:, 0:-1:2], benign[:, 1::2]
-    curve = metrics.Curve(malignant, below, equal, malignant.sum(axis=1), running[:, -1])
+    curve = curve_of_places(total, table.num_cuts)
     retrieved = None if table.retrieved is None else drawn @ table.retrieved
     return metrics.all_scores_of(curve, table.threshold_cut, retrieved)
+
+
+def curve_of_places(total: Floats, num_cuts: int) -> metrics.Curve:
+    """The curves of resamples, from how many lesions lie at each place, (R, 3G + 1)."""
+    malignant, benign = np.split(total, [num_cuts], axis=1)  # (R, G), (R, 2G + 1)
+    running = np.cumsum(benign, axis=1)
+    below, equal = running[:, 0:-1:2], benign[:, 1::2]
+    return metrics.Curve(malignant, below, equal, malignant.sum(axis=1), running[:, -1])
 
 
 def clusters_of(patients: NDArray[np.int64]) -> NDArray[np.int64]:

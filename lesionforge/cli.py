@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import lesionforge
 from lesionforge.errors import BadInput
-from lesionforge.verbs import LISTS, VERBS
+from lesionforge.verbs import LISTS, VERBS, config_class_of
 
 if TYPE_CHECKING:
     import cyclopts
@@ -140,12 +140,6 @@ def complete(words: list[str]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- the options
-
-
-def config_class_of(name: str) -> "type[Config]":
-    verb = VERBS[name]
-    config_class: type[Config] = getattr(importlib.import_module(f"lesionforge.{verb.module}"), verb.config)
-    return config_class
 
 
 def build_app(with_options: Iterable[str]) -> "cyclopts.App":

@@ -92,6 +92,7 @@ FOCUS_LESIONS = "focus-lesions.parquet"
 SUBMISSION = "submission.csv"
 # a comparison; a table of subgroups; a report; a study, which says in study.json what its runs are
 COMPARISONS, COMPARISON, PLAN = "comparisons.csv", "compare.json", "plan.json"
+ESTIMATES = "estimates.csv"  # of a comparison: each arm by itself
 SUBGROUPS, SUBGROUPS_TABLE, GAPS, EFFECTS = "subgroups.json", "subgroups.csv", "gaps.csv", "effects.csv"
 TABLES, FIGURES = "tables", "figures"  # folders of a report
 STUDY, FAILED = "study.json", "failed.json"

@@ -58,6 +58,8 @@ MODEL, ARM, REFERENCE = "model", "arm", "reference"  # an arm is one training di
 NUM_SEEDS, NUM_FOLDS, P_VALUE, P_HOLM = "num_seeds", "num_folds", "p_value", "p_holm"
 PERMUTATION_P, SE_PATIENT, SE_SEED = "permutation_p", "se_patient", "se_seed"  # standard errors of a difference
 ATTRIBUTE, GROUP, GAP = "attribute", "group", "gap"  # of subgroups: skin_tone, I to VI's bands, ...
+GAP_BY_CHANCE, SMALLEST_GROUP, LARGEST_GROUP = "gap_by_chance", "smallest_group", "largest_group"
+NUM_GROUPS, NUM_MALIGNANT_PATIENTS = "num_groups", "num_patients_with_malignancy"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one
@@ -86,6 +88,8 @@ LOCATION, LOCATION_SIMPLE = "tbp_lv_location", "tbp_lv_location_simple"
 ATTRIBUTION, LICENSE = "attribution", "copyright_license"
 LESION_ID = "lesion_id"
 MALIGNANT = "malignant"  # the ISIC site's ground-truth file
+
+SKIN_LIGHTNESS, SKIN_YELLOWNESS = "tbp_lv_Lext", "tbp_lv_Bext"  # L* and b* of the skin around the lesion
 
 # tbp_lv_* that are numbers, in the file's order. x, y, z are in mm of the patient's own 3D frame.
 TBP_NUMBERS = (

@@ -1,6 +1,10 @@
 """The verbs of the command line: where each lives and what its help says. Names only, so that nothing is imported."""
 
-from typing import NamedTuple
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lesionforge.config import Config
 
 
 class Verb(NamedTuple):
@@ -34,6 +38,12 @@ VERBS = {
     "ensemble": Verb("evaluation.ensemble", "EnsembleConfig", "Join predictions of several runs into one table."),
     "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and more, with intervals."),
     "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
+    "report": Verb(
+        "reporting.report", "ReportConfig", "Show a study as one page: results, figures, data, failures, record."
+    ),
+    "study": Verb(
+        "study.study", "StudyConfig", "Run a whole comparison, models x recipes x folds x seeds, to a report."
+    ),
 }
 
 # Words that list something, and need no recipe.
@@ -41,3 +51,10 @@ LISTS = {
     "recipes": "List the shipped recipes, or print one.",
     "models": "List the ten families, each in three sizes.",
 }
+
+
+def config_class_of(name: str) -> "type[Config]":
+    """The settings of a verb; its module is imported, and nothing heavy with it."""
+    verb = VERBS[name]
+    config_class: type[Config] = getattr(importlib.import_module(f"lesionforge.{verb.module}"), verb.config)
+    return config_class

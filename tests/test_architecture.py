@@ -21,15 +21,19 @@ FLOORS = {
     "diffusion": 4,
     "auditing": 4,
     "evaluation": 4,
+    "reporting": 4,
+    "study": 5,
     "cli": 6,
 }
-GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap", "signals"}
+GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap", "signals", "verbs"}
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict", "explain", "export"},
     "diffusion": {"finetune", "generate"},
     "auditing": {"audit"},
     "evaluation": {"evaluate", "ensemble", "submit"},
+    "reporting": {"report"},
+    "study": {"study"},
 }
 
 # Library -> the only modules that import it.
@@ -48,7 +52,7 @@ DOORS = {
         "auditing.artefacts",
         "auditing.copies_descriptor",
     },
-    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids", "auditing.sheets"},
+    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids", "auditing.sheets", "reporting.painting"},
     "diffusers": {
         "diffusion.pipeline",
         "diffusion.sampling",
@@ -80,7 +84,7 @@ def module_name(path: Path) -> str:
 
 def room_of(module: str) -> str:
     first = module.split(".")[0]
-    if first in ("cli", "verbs", "__main__"):
+    if first in ("cli", "chain", "__main__"):
         return "cli"
     if first == "run":
         return "data"  # floor 2, beside data/

@@ -1,12 +1,12 @@
 """Prompts filled from metadata, never in silence from what the test file lacks; the words of our own generators."""
 
-import math
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from lesionforge import tables
+from lesionforge.data import skin_tone
 from lesionforge.diffusion import captions, scratch
 from lesionforge.errors import BadInput
 
@@ -96,24 +96,7 @@ def test_words_of_base_scratch() -> None:
     assert [" ".join(parts) for parts in split] == words
 
 
-@pytest.mark.parametrize(
-    ("angle", "name"),
-    [
-        (60, "very light"), (56, "very light"), (54, "light"), (42, "light"), (40, "intermediate"),
-        (29, "intermediate"), (27, "tan"), (11, "tan"), (9, "brown"), (-29, "brown"), (-31, "dark"), (-60, "dark"),
-    ],
-)  # fmt: skip
-def test_skin_tones_by_the_typology_angle(angle: float, name: str) -> None:
-    """The classes of Chardon et al. 1991: ITA = arctan((L* - 50) / b*) * 180 / pi, at any b* above 0."""
-    for yellowness in (5.0, 18.0):
-        lightness = 50 + yellowness * math.tan(math.radians(angle))
-        assert captions.skin_tones([lightness], [yellowness]) == [name]
-
-
-def test_skin_tones_of_known_skins() -> None:
-    assert captions.skin_tones([75.0, 50.0, 30.0, None], [15.0, 15.0, 12.0, 15.0]) == [
-        "very light", "brown", "dark", None
-    ]  # fmt: skip
+def test_skin_tones_in_prompts() -> None:
     assert captions.captions_of(LESIONS, "{skin_tone}") == ["light", "brown", "unknown"]
 
 
@@ -136,7 +119,7 @@ def test_prompts_of_the_real_lesions(real_lesions: Path) -> None:
     ages = [f"{row:.0f}" if row is not None else "unknown" for row in rows[tables.AGE].cast(pl.Float64).to_list()]
     assert all(f"of a {age}-year-old" in prompt for age, prompt in zip(ages, prompts, strict=True))
     tones = captions.captions_of(rows, "{skin_tone}")
-    assert {"light", "intermediate"} <= set(tones) <= {name for _, name in captions.SKIN_TONES} | {"unknown"}
+    assert {"light", "intermediate"} <= set(tones) <= {name for _, name in skin_tone.SKIN_TONES} | {"unknown"}
     words = captions.words_of(rows, ("diagnosis", "site", "sex", "age", "skin_tone"))
     assert max(len(captions.split_words(caption)) for caption in words) == 6
     malignant = rows[tables.TARGET].to_numpy() == 1

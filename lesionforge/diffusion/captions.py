@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from lesionforge import tables
+from lesionforge.data import skin_tone
 from lesionforge.errors import BadInput
 
 UNKNOWN = "unknown"
@@ -23,10 +23,8 @@ COLUMNS = {
     SITE: (tables.SITE,),
     SEX: (tables.SEX,),
     AGE: (tables.AGE,),
-    SKIN_TONE: ("tbp_lv_Lext", "tbp_lv_Bext"),
+    SKIN_TONE: (tables.SKIN_LIGHTNESS, tables.SKIN_YELLOWNESS),
 }
-# Upper ends of the individual typology angle in degrees (Chardon et al. 1991; Del Bino & Bernerd 2013).
-SKIN_TONES = ((-30, "dark"), (10, "brown"), (28, "tan"), (41, "intermediate"), (55, "light"), (np.inf, "very light"))
 
 
 def captions_of(samples: pl.DataFrame, template: str, train_only_columns: bool = False) -> list[str]:
@@ -95,7 +93,7 @@ def values_of(samples: pl.DataFrame, field: str, train_only_columns: bool) -> li
             "--prompts.train-only-columns if that is meant"
         )
     if field == SKIN_TONE:
-        return skin_tones(samples[columns[0]].to_list(), samples[columns[1]].to_list())
+        return skin_tone.skin_tones(samples[columns[0]].to_list(), samples[columns[1]].to_list())
     columns = tuple(column for column in columns if column in samples.columns)
     values = samples.select(pl.coalesce(columns).alias(field))[field]
     if values.dtype.is_numeric():
@@ -103,18 +101,3 @@ def values_of(samples: pl.DataFrame, field: str, train_only_columns: bool) -> li
     return [
         None if value is None else " ".join(str(value).replace("<", "").replace(">", "").split()) for value in values
     ]
-
-
-def skin_tones(lightness: Sequence[float | None], yellowness: Sequence[float | None]) -> list[str | None]:
-    """Names by the individual typology angle of the skin around the lesion, arctan((L* - 50) / b*).
-
-    From crops under one light, not from a colorimeter: a rough guess.
-    """
-    tones: list[str | None] = []
-    for light, yellow in zip(lightness, yellowness, strict=True):
-        if light is None or yellow is None:
-            tones.append(None)
-            continue
-        angle = np.degrees(np.arctan2(light - 50, yellow))
-        tones.append(next(name for end, name in SKIN_TONES if angle <= end))
-    return tones

@@ -65,6 +65,22 @@ FAMILIES = {
     "efficientnet_b3":    Family("efficientnet_b3.ra2_in1k",                             288, IMAGENET,     10.70, "apache-2.0", {}),
 }  # fmt: skip
 
+# What the study counts an architecture as, by the beginning of timm's name; of other architectures it says nothing.
+KINDS = {
+    "transformer": ("vit_", "swin_", "eva02_", "edgenext", "deit3_", "beitv2_"),
+    "CNN": ("convnext", "resnet", "densenet", "efficientnet", "tinynet", "mobilenetv2"),
+}
+
+
+def timm_name_of(name: str) -> str:
+    """timm's name, without the weights' tag, of a short name or of one of timm's own."""
+    return (FAMILIES[name].timm_name if name in FAMILIES else name).split(".")[0]
+
+
+def kind_of(name: str) -> str | None:
+    """transformer or CNN; None for an architecture that the study does not have."""
+    return next((kind for kind, starts in KINDS.items() if timm_name_of(name).startswith(starts)), None)
+
 
 def as_text() -> str:
     """The table, aligned, for a terminal."""

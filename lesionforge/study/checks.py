@@ -1,0 +1,172 @@
+"""What is looked at before a study runs: the folder, the data, whether recipes can be filled; and study.json."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lesionforge import run, tables
+from lesionforge.data import parts
+from lesionforge.data.store import open_store
+from lesionforge.engine.families import FAMILIES, kind_of, timm_name_of
+from lesionforge.errors import BadInput
+from lesionforge.recipe import read_recipe
+from lesionforge.study.planning import Plan, about_recipe, compared_part
+from lesionforge.study.settings import ENSEMBLE, StudyConfig
+
+
+class Data(NamedTuple):
+    """What the split gives to learn from."""
+
+    parts: tuple[str, ...]  # those of val and test that there are
+    counts: dict[str, int]  # malignant and benign lesions of part train; of the fold with the fewest malignant ones
+    num_scored: int  # lesions that each run scores
+
+
+def refuse_other_study(out: Path, config: StudyConfig) -> None:
+    """A folder holds one study, and nothing else."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / run.CONFIG).is_file():
+        raise BadInput(f"{out} exists and is not a study (no {run.CONFIG} in it); name another folder with --out")
+    verb = run.verb_of(out)
+    if verb != "study":
+        raise BadInput(f"{out} was made by `lesionforge {verb}`, not by study; name another folder with --out")
+    held = read_recipe(out / run.CONFIG).settings.get("name")
+    if held != config.name:
+        raise BadInput(
+            f"{out} holds the study '{held}', this one is '{config.name}'; one folder, one study: name another --out"
+        )
+
+
+def read_data(config: StudyConfig) -> Data:
+    """Counts of each fold's part train.
+
+    Raises:
+        BadInput: no store, no split, a fold that does not exist, folds named for a split with parts or the reverse.
+    """
+    samples = open_store(config.data.store).samples((tables.IMAGE_ID, tables.TARGET))
+    malignant, benign, scored = [], [], []
+    found: tuple[str, ...] = ()
+    for fold in config.folds or (None,):
+        split = parts.read_split(config.data.split, fold)
+        train = parts.part_of(samples, split, tables.TRAIN)
+        found = tuple(part for part in (tables.VAL, tables.TEST) if part in split[tables.PART])
+        malignant.append(int((train[tables.TARGET] == 1).sum()))
+        benign.append(int((train[tables.TARGET] == 0).sum()))
+        scored.append(int(split[tables.PART].is_in(found).sum()))
+    return Data(found, {"malignant": min(malignant), "benign": min(benign)}, max(scored))
+
+
+def refuse_unfillable(config: StudyConfig, plan: Plan, data: Data) -> None:
+    """Refuse recipes that ask for more lesions than there are, all at once, before anything is trained."""
+    candidates = {
+        job.name.split("-")[0]: job.steps[0].config.model_dump()["num_images"]
+        for job in plan.jobs.values()
+        if job.kind == "generate"
+    }
+    short: dict[str, None] = {}
+    for cell in plan.cells:
+        if cell.model == ENSEMBLE:
+            continue
+        settings = plan.jobs[cell.job].steps[0].config.model_dump(mode="json")
+        mix = settings["data"]["mix"]
+        arm = config.recipes[cell.arm]
+        if mix["synthetic_malignant"] and arm.generator is None and not settings["data"]["synthetic"]:
+            short[f"{cell.arm}: asks for synthetic images and has no generator; add `generator: NAME`"] = None
+        if mix["scale"] == "auto":
+            continue
+        wanted = {"malignant": mix["malignant"], "benign": mix["benign"] if mix["benign_source"] == "real" else 0}
+        for kind, num in wanted.items():
+            if num != "all" and num > data.counts[kind]:
+                factor = data.counts[kind] / num * config.sizes.counts
+                short[
+                    f"{cell.arm}: asks for {num:,} {kind}, part train holds {data.counts[kind]:,}; "
+                    f"--sizes.counts {int(factor * 1000) / 1000:g} would do for this one, for all recipes alike"
+                ] = None
+        made = candidates.get(arm.generator or "")
+        if made is not None and mix["synthetic_malignant"] != "all" and mix["synthetic_malignant"] > made:
+            short[
+                f"{cell.arm}: asks for {mix['synthetic_malignant']:,} synthetic images, generator {arm.generator} "
+                f"makes {made:,} before its audit; raise --sizes.candidates"
+            ] = None
+    if short:
+        raise BadInput(f"{config.name}: recipes that cannot be filled:" + tables.in_lines(list(short)))
+
+
+def targets_of(config: StudyConfig, plan: Plan) -> list[str]:
+    """The jobs to run now: all, or those of the cells that `only` names."""
+    only = config.only
+    if not (only.models or only.recipes or only.folds or only.seeds):
+        return list(plan.jobs)
+
+    def is_named(value: Any, among: Iterable[Any]) -> bool:
+        among = list(among)
+        return not among or value in among
+
+    return [
+        cell.job
+        for cell in plan.cells
+        if is_named(cell.model, only.models)
+        and is_named(cell.arm, only.recipes)
+        and is_named(cell.fold, only.folds)
+        and is_named(cell.seed, only.seeds)
+    ]
+
+
+def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
+    """study.json: what the tables and the report need to know of the study; paths are relative to its folder."""
+    out = config.out.resolve()
+    asked: dict[str, dict[str, Any]] = {}
+    for cell in plan.cells:
+        if cell.model != ENSEMBLE:
+            mix = plan.jobs[cell.job].steps[0].config.model_dump(mode="json")["data"]["mix"]
+            asked[cell.arm] = {kind: mix[kind] for kind in ("malignant", "benign", "synthetic_malignant")}
+    models = {name: model_facts(config, plan, name) for name in config.models}
+    if config.ensemble:
+        models[ENSEMBLE] = {"timm_name": None, "kind": ENSEMBLE, "parameters": None}
+    return {
+        "name": config.name,
+        "title": config.title or config.name,
+        "question": config.question,
+        "part": compared_part(config, data.parts),
+        "reference": config.reference,
+        "data": {"store": str(config.data.store.resolve()), "split": str(config.data.split.resolve())},
+        "models": models,
+        "arms": {
+            name: {
+                "recipe": arm.recipe,
+                "about": about_recipe(arm.recipe),
+                "generator": arm.generator,
+                "start_from": arm.start_from,
+                "asked": asked[name],
+            }
+            for name, arm in config.recipes.items()
+        },
+        "folds": list(config.folds),
+        "seeds": list(config.seeds),
+        "cells": [
+            {
+                "run": str(cell.folder.relative_to(out)),
+                "model": cell.model,
+                "arm": cell.arm,
+                "fold": cell.fold,
+                "seed": cell.seed,
+            }
+            for cell in plan.cells
+        ],
+        "generators": plan.generators,
+        "maps": plan.maps,
+        "previews": plan.previews,
+        "submissions": plan.submissions,
+        "compare": "compare",
+        "subgroups": "subgroups",
+        "report": "report",
+        "published": config.published,
+    }
+
+
+def model_facts(config: StudyConfig, plan: Plan, name: str) -> dict[str, Any]:
+    cell = next(cell for cell in plan.cells if cell.model == name)
+    timm_name = plan.jobs[cell.job].steps[0].config.model_dump(mode="json")["model"]["name"]
+    parameters = FAMILIES[timm_name].parameters if timm_name in FAMILIES else None  # millions
+    return {"timm_name": timm_name_of(timm_name), "kind": kind_of(timm_name), "parameters": parameters}
