@@ -94,6 +94,7 @@ SUBMISSION = "submission.csv"
 COMPARISONS, COMPARISON, PLAN = "comparisons.csv", "compare.json", "plan.json"
 ESTIMATES = "estimates.csv"  # of a comparison: each arm by itself
 SUBGROUPS, SUBGROUPS_TABLE, GAPS, EFFECTS = "subgroups.json", "subgroups.csv", "gaps.csv", "effects.csv"
+SUBGROUPS_FOLDER = "subgroups"  # in a study
 TABLES, FIGURES = "tables", "figures"  # folders of a report
 STUDY, FAILED = "study.json", "failed.json"
 

@@ -60,6 +60,7 @@ PERMUTATION_P, SE_PATIENT, SE_SEED = "permutation_p", "se_patient", "se_seed"  #
 ATTRIBUTE, GROUP, GAP = "attribute", "group", "gap"  # of subgroups: skin_tone, I to VI's bands, ...
 GAP_BY_CHANCE, SMALLEST_GROUP, LARGEST_GROUP = "gap_by_chance", "smallest_group", "largest_group"
 NUM_GROUPS, NUM_MALIGNANT_PATIENTS = "num_groups", "num_patients_with_malignancy"
+ESTIMATE_REFERENCE = "estimate_reference"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one

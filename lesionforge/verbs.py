@@ -37,6 +37,11 @@ VERBS = {
     "export": Verb("classifier.export", "ExportConfig", "Ship a run: a timm folder with a model card, and ONNX."),
     "ensemble": Verb("evaluation.ensemble", "EnsembleConfig", "Join predictions of several runs into one table."),
     "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Measure predictions: pAUC and more, with intervals."),
+    "subgroups": Verb(
+        "evaluation.subgroups",
+        "SubgroupsConfig",
+        "Measure by skin tone, sex, age, site, institution, diameter, diagnosis.",
+    ),
     "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
     "report": Verb(
         "reporting.report", "ReportConfig", "Show a study as one page: results, figures, data, failures, record."

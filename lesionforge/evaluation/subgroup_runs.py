@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from lesionforge import files, run, tables
@@ -116,9 +117,8 @@ def read(asked: Asked, is_study: bool) -> Read:
         raise BadInput(f"no cell has predictions of part {asked.part}; of {len(asked.cells)}, first {left_out[0]}")
     sets, of_cell = sets_of(cells, found)
     lesions = pl.concat([table.select(tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET) for table in sets])
-    bounds = [0, *pl.Series([len(table) for table in sets]).cum_sum().to_list()]
-    rows = tuple(pl.arange(low, high, eager=True).to_numpy() for low, high in zip(bounds, bounds[1:], strict=False))
-    population = Population(lesions[tables.TARGET].to_numpy() == 1, predictions.cluster_numbers(lesions), rows)
+    rows = np.split(np.arange(len(lesions)), np.cumsum([len(table) for table in sets])[:-1])
+    population = Population(lesions[tables.TARGET].to_numpy() == 1, predictions.cluster_numbers(lesions), tuple(rows))
     thresholds = [
         threshold_of(cell, asked.part, table, sources[cell.run]) for cell, table in zip(cells, found, strict=True)
     ]

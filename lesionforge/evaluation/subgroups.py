@@ -33,7 +33,7 @@ class SubgroupsConfig(Config):
     store: Path | None = None
     """Store whose metadata make the groups; default: the study's."""
     part: str | None = None
-    """Predictions that are scored: val, test or a name; default: the study's, or test where all runs have it, or val."""
+    """Predictions that are scored: val, test or a name; default: the study's; with --runs, test where all have it."""
     attributes: tuple[Attribute, ...] = ("skin_tone", "sex", "age_band", "site", "institution", "diameter", "diagnosis")
     """What makes groups; one whose columns the store lacks is named and left out."""
     min_malignant: int = Field(10, ge=2)
@@ -98,7 +98,14 @@ def subgroups(config: SubgroupsConfig) -> None:
             tables.PART: asked.part,
             tables.REFERENCE: asked.reference,
             "cells": [
-                {**cell._asdict(), "folder": None, tables.THRESHOLD: chosen}
+                {
+                    "run": cell.run,
+                    tables.MODEL: cell.model,
+                    tables.ARM: cell.arm,
+                    tables.FOLD: cell.fold,
+                    tables.SEED: cell.seed,
+                    tables.THRESHOLD: chosen,
+                }
                 for cell, chosen in zip(found.cells, found.thresholds, strict=True)
             ],
             "left_out": found.left_out,
@@ -142,7 +149,7 @@ def grouped(config: SubgroupsConfig, asked: "Asked", found: "Read") -> "tuple[pl
 
     columns = [column for name in config.attributes for column in attributes.COLUMNS[name]]
     lesions = subgroup_runs.with_metadata(found.lesions, asked.store, columns)
-    lacking = [name for name in config.attributes if not attributes.has_columns(name, lesions.columns)]
+    lacking: list[str] = [name for name in config.attributes if not attributes.has_columns(name, lesions.columns)]
     if len(lacking) == len(config.attributes):
         raise BadInput(
             f"{asked.store}: has no column that makes groups (looked for {', '.join(columns)}); prepare it with "

@@ -70,7 +70,11 @@ def step(study: Path, verb: str, settings: Mapping[str, Any], folder: Path, job:
     Raises:
         BadInput: a setting that the verb does not know, or whose value is wrong; `what` says where it was given.
     """
-    config = resolve.resolve(config_class_of(verb), Recipe(f"{what}, settings of {verb}", dict(settings), {}), {})
+    name = f"{what}, settings of {verb}"
+    try:
+        config = resolve.resolve(config_class_of(verb), Recipe(name, dict(settings), {}), {})
+    except BadInput as error:
+        raise BadInput(str(error) if name in str(error) else f"{name}: {error}") from error
     return Step(verb, config, folder, study / RECIPES / f"{job.replace('/', '-')}.{verb}.yaml")
 
 

@@ -121,6 +121,8 @@ def train_job(config: StudyConfig, layout: Layout, model: str, arm: str, fold: i
         fixed["model"] = {"init_from": str(layout.out / "runs" / before)}
         needs.append((f"train/{before}", "train"))
     settings = over(train_settings(config, model, arm, fold, seed), fixed)
+    if own.start_from is not None:  # the normalisation is that of the run it starts from
+        settings["model"] = {key: value for key, value in settings["model"].items() if key not in ("mean", "std")}
     steps = [step(layout.out, "train", settings, folder, key, what)]
     scored = {"run": str(folder), "hardware": layout.hardware}
     predictions = folder / run.PREDICTIONS

@@ -1,0 +1,95 @@
+"""Which groups of lesions are scored, and which runs count as one."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lesionforge import tables
+from lesionforge.evaluation.attributes import Rows
+from lesionforge.evaluation.subgroup_runs import Read
+
+
+class Average(NamedTuple):
+    """The runs of one model on one arm."""
+
+    model: str
+    arm: str
+    members: list[int]
+
+
+class Group(NamedTuple):
+    attribute: str
+    name: str
+    rows: Rows
+    counts: dict[str, int]
+    reason: str | None  # why it is not scored
+    no_benign: str | None  # why it has no pAUC and no specificity
+
+
+def group_of(found: Read, attribute: str, name: str, rows: Rows, min_malignant: int, min_benign: int) -> Group:
+    malignant = found.population.malignant[rows]
+    clusters = found.population.clusters[rows]
+    num_malignant, num_benign = int(malignant.sum()), int((~malignant).sum())
+    with_malignancy = len(np.unique(clusters[malignant]))
+    patients = found.lesions[tables.PATIENT_ID].gather(rows)
+    counts = {
+        tables.NUM_IMAGES: len(rows),
+        tables.NUM_MALIGNANT: num_malignant,
+        tables.NUM_PATIENTS: patients.drop_nulls().n_unique(),
+        tables.NUM_MALIGNANT_PATIENTS: with_malignancy,
+    }
+    reason = None
+    if num_malignant < min_malignant:
+        reason = f"{num_malignant:,} malignant {lesions(num_malignant)}, fewer than {min_malignant:,}"
+    elif with_malignancy == 1:
+        reason = "all malignant lesions are of one patient"
+    no_benign = None
+    if num_benign < min_benign:
+        no_benign = f"{num_benign:,} benign {lesions(num_benign)}, fewer than {min_benign:,}"
+    elif len(np.unique(clusters[~malignant])) == 1:
+        no_benign = "all benign lesions are of one patient"
+    return Group(attribute, name, rows, counts, reason, no_benign)
+
+
+def lesions(number: int) -> str:
+    return "lesion" if number == 1 else "lesions"
+
+
+def averages_of(found: Read) -> list[Average]:
+    """One for each model and arm, in the study's order."""
+    members: dict[tuple[str, str], list[int]] = {}
+    for at, cell in enumerate(found.cells):
+        members.setdefault((cell.model, cell.arm), []).append(at)
+    models = list(dict.fromkeys(cell.model for cell in found.cells))
+    return [Average(*key, members[key]) for key in sorted(members, key=lambda key: models.index(key[0]))]
+
+
+def pairs_of(found: Read, averages: Sequence[Average], reference: str | None) -> list[tuple[Average, Average]]:
+    """Each arm with its model's reference arm, on the lesions that both have scored."""
+    references = {average.model: average for average in averages if average.arm == reference}
+    pairs = []
+    for average in averages:
+        other = references.get(average.model)
+        if other is None or other is average:
+            continue
+        shared = sets_in(found, average) & sets_in(found, other)
+        mine, theirs = (
+            each._replace(members=[at for at in each.members if found.runs[at].lesions in shared])
+            for each in (average, other)
+        )
+        if shared:
+            pairs.append((mine, theirs))
+    return pairs
+
+
+def sets_in(found: Read, average: Average) -> set[int]:
+    return {found.runs[at].lesions for at in average.members}
+
+
+def seeds_and_folds(found: Read, average: Average) -> dict[str, int]:
+    cells = [found.cells[at] for at in average.members]
+    return {
+        tables.NUM_SEEDS: len({cell.seed for cell in cells}),
+        tables.NUM_FOLDS: len({cell.fold for cell in cells if cell.fold is not None}),
+    }

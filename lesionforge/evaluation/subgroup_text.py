@@ -1,0 +1,248 @@
+"""Subgroups in words: what the terminal shows, and what a reader must know beside every number."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from lesionforge import metrics, tables
+from lesionforge.evaluation import attributes
+from lesionforge.evaluation.attributes import OVERALL, TITLES, UNKNOWN, Grouping
+from lesionforge.evaluation.scoring import FEW
+from lesionforge.evaluation.subgroup_rows import REASON
+from lesionforge.evaluation.subgroup_runs import Read
+
+if TYPE_CHECKING:
+    from lesionforge.evaluation.subgroups import SubgroupsConfig
+
+DISCLAIMER = "research software, not a medical device"
+MOST_ARMS, MOST_MODELS, MOST_NAMED = 4, 4, 6  # that fit the terminal; the files hold all
+NAME, CELL = 30, 23  # widths
+
+SKIN_TONE_CAVEAT = (
+    "skin tone: individual typology angle, arctan((L* - 50) / b*), of the skin around the lesion (tbp_lv_Lext, "
+    "tbp_lv_Bext), in the bands of Chardon and Del Bino. Measured in crops under the light of 3D total-body "
+    "photography, not by a colorimeter; tanned and shaded skin read darker; not Fitzpatrick's skin types"
+)
+DIAGNOSIS_CAVEAT = (
+    "diagnosis: hardly any but malignant lesions carry a fine one, so each is set against all benign lesions; a gap "
+    "between diagnoses says which cancers are harder to see, not that patients are treated unequally"
+)
+DIAMETER_CAVEAT = "diameter: a gap says that small lesions are harder, not that patients are treated unequally"
+
+
+def caveats(
+    config: "SubgroupsConfig",
+    part: str,
+    found: Read,
+    lesions: pl.DataFrame,
+    groupings: Sequence[Grouping],
+    lacking: Sequence[str],
+    measured: dict[str, Any],
+) -> list[str]:
+    """What must be known beside the numbers, in full sentences without their full stop."""
+    names = [grouping.attribute for grouping in groupings]
+    lines = [
+        "exploratory: nothing is corrected for the number of groups, arms and scores; look at a finding again on other "
+        "lesions before believing it",
+        f"scored are groups with {config.min_malignant:,} malignant lesions or more, of two patients at least; pAUC "
+        f"and specificity need {config.min_benign:,} benign lesions besides; the others are named with their counts",
+        *notes_on_thresholds(found, part),
+        "intervals: patients are resampled, all runs and groups in the same resamples; how another training would come "
+        "out (seed, draw of the images) is not in them",
+        *notes_on_clusters(found, measured["groups"]),
+    ]
+    if attributes.SKIN_TONE in names:
+        lines.append(SKIN_TONE_CAVEAT)
+    lines += notes_on_missing(lesions, groupings)
+    if attributes.DIAGNOSIS in names:
+        lines.append(DIAGNOSIS_CAVEAT)
+    if attributes.DIAMETER in names:
+        lines.append(DIAMETER_CAVEAT)
+    if any(row[tables.GAP] is not None for row in measured["gaps"]):
+        lines.append(
+            "gap: largest minus smallest sensitivity of the scored groups, lesions of unknown group left out. It is "
+            "never negative, so it is above zero by chance alone and its interval leans upwards: compare it with the "
+            "gap by chance, the mean when the same outcomes are dealt to the groups at random, patient by patient"
+        )
+    lines += notes_on_effects(measured["effects"])
+    if lacking:
+        lines.append(f"left out, the store has no columns for them: {', '.join(TITLES[name] for name in lacking)}")
+    if found.left_out:
+        lines.append(f"left out, no predictions: {tables.in_short(found.left_out, 3)}")
+    return lines
+
+
+def notes_on_thresholds(found: Read, part: str) -> list[str]:
+    rules = sorted({str(chosen["rule"]) for chosen in found.thresholds if chosen["value"] is not None})
+    lines = [f"threshold: each run's own, chosen on its val predictions, rule {', '.join(rules)}"] if rules else []
+    if lines and any(chosen["in_sample"] for chosen in found.thresholds):
+        lines[0] += f"; part {part} are those very lesions, so sensitivity and specificity flatter"
+    ours = sum(chosen["from"] == "subgroups" for chosen in found.thresholds)
+    if lines and ours:
+        lines[0] += f"; {ours:,} of {len(found.thresholds):,} runs had no evaluation of these predictions"
+    if without := sum(chosen["value"] is None for chosen in found.thresholds):
+        lines.append(
+            f"threshold: {without:,} runs have no val predictions, so no threshold; give them or evaluate them"
+        )
+    return lines
+
+
+def notes_on_clusters(found: Read, groups: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    unknown = found.lesions[tables.PATIENT_ID].null_count()
+    if unknown:
+        lines.append(
+            f"the patient of {unknown:,} of {len(found.lesions):,} lesions is unknown: each counts as a patient of its "
+            "own, so intervals are too narrow if they share patients"
+        )
+    few = [
+        f"{named(row)} ({row[tables.NUM_MALIGNANT_PATIENTS]})"
+        for row in groups
+        if row[REASON] is None and row[tables.NUM_MALIGNANT_PATIENTS] < FEW
+    ]
+    if few:
+        lines.append(
+            f"intervals are too narrow where the malignant lesions are of fewer than {FEW} patients: {', '.join(few)}"
+        )
+    return lines
+
+
+def named(row: dict[str, Any]) -> str:
+    attribute = row[tables.ATTRIBUTE]
+    return row[tables.GROUP] if attribute == OVERALL else f"{TITLES[attribute]} {row[tables.GROUP]}"
+
+
+def notes_on_missing(lesions: pl.DataFrame, groupings: Sequence[Grouping]) -> list[str]:
+    """Where metadata are missing for one class more than for the other, groups are no sample of patients."""
+    malignant = lesions[tables.TARGET].to_numpy() == 1
+    found: dict[tuple[str, str], list[str]] = {}
+    for grouping in groupings:
+        if grouping.attribute in (OVERALL, attributes.DIAGNOSIS) or UNKNOWN not in grouping.groups:
+            continue
+        missing = np.zeros(len(lesions), bool)
+        missing[grouping.rows[grouping.groups.index(UNKNOWN)]] = True
+        shares = [missing[each].mean() if each.any() else 0.0 for each in (~malignant, malignant)]
+        if abs(shares[0] - shares[1]) >= 0.2:  # our choice
+            benign, of_malignant = (f"{share:.1%}" for share in shares)
+            found.setdefault((benign, of_malignant), []).append(TITLES[grouping.attribute])
+    return [
+        f"{', '.join(names)}: unknown for {benign} of the benign and {of_malignant} of the malignant lesions, so "
+        "whether it is known tells the class; groups hold few lesions of one class and are no sample of patients"
+        for (benign, of_malignant), names in found.items()
+    ]
+
+
+def notes_on_effects(effects: Sequence[dict[str, Any]]) -> list[str]:
+    if not effects:
+        return []
+    away = sum(is_away(row) for row in effects)
+    return [
+        f"effects: {len(effects):,} comparisons with the reference arm, {away:,} with an interval that leaves out 0; "
+        f"about {0.05 * len(effects):.0f} would by chance alone, and they are not independent"
+    ]
+
+
+def is_away(row: dict[str, Any]) -> bool:
+    return row[tables.LOW] is not None and (row[tables.LOW] > 0 or row[tables.HIGH] < 0)
+
+
+# ------------------------------------------------------------------------------------------------------------ terminal
+
+
+def as_words(result: dict[str, Any]) -> str:
+    """All that the terminal shows of subgroups.json: sensitivity by group, gaps, what stands out, what to know."""
+    models = list(dict.fromkeys(row[tables.MODEL] for row in result["scores"]))
+    lines = [f"part {result[tables.PART]}, {len(result['cells']):,} runs"]
+    for model in models[:MOST_MODELS]:
+        rows = [row for row in result["scores"] if row[tables.MODEL] == model]
+        arms = list(dict.fromkeys(row[tables.ARM] for row in rows))
+        for first in range(0, len(arms), MOST_ARMS):
+            lines += ["", *table_of(model, arms[first : first + MOST_ARMS], rows, result["gaps"])]
+    if len(models) > MOST_MODELS:
+        lines += ["", f"{len(models) - MOST_MODELS:,} further models: in subgroups.csv"]
+    lines += ["", *not_scored(result["groups"]), *stand_out(result["effects"])]
+    lines += ["", *(f"  - {caveat}" for caveat in result["caveats"]), "", result["disclaimer"]]
+    return "\n".join(lines)
+
+
+def table_of(
+    model: str, arms: Sequence[str], rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Sensitivity at the threshold of one model: a line a group, a column an arm."""
+    seeds = max(row[tables.NUM_SEEDS] for row in rows)
+    mean = f", mean of {seeds} seeds" if seeds > 1 else ""
+    lines = [
+        f"{model}: sensitivity at the threshold (95 % interval){mean}",
+        f"  {'':{NAME}} malignant/all  " + "".join(f"{short(arm, CELL - 2):{CELL}}" for arm in arms),
+    ]
+    cells = {(row[tables.ATTRIBUTE], row[tables.GROUP], row[tables.ARM]): row for row in rows if is_recall(row)}
+    groups = dict.fromkeys((row[tables.ATTRIBUTE], row[tables.GROUP]) for row in rows if row[REASON] is None)
+    before = OVERALL
+    for attribute, group in groups:
+        if attribute != before:
+            lines += [*gap_line(model, before, arms, gaps), f"  {TITLES[attribute]}"]
+            before = attribute
+        here = [cells[attribute, group, arm] for arm in arms]
+        name = short(group if attribute == OVERALL else f"  {group}", NAME)
+        counts = f"{here[0][tables.NUM_MALIGNANT]:,}/{here[0][tables.NUM_IMAGES]:,}"
+        lines.append(f"  {name:{NAME}} {counts:>13}  " + "".join(f"{in_cell(row):{CELL}}" for row in here))
+    return [line.rstrip() for line in (*lines, *gap_line(model, before, arms, gaps))]
+
+
+def is_recall(row: dict[str, Any]) -> bool:
+    return row[tables.SCORE] == metrics.RECALL
+
+
+def gap_line(model: str, attribute: str, arms: Sequence[str], gaps: Sequence[dict[str, Any]]) -> list[str]:
+    found = {row[tables.ARM]: row for row in gaps if (row[tables.MODEL], row[tables.ATTRIBUTE]) == (model, attribute)}
+    here = [found.get(arm) for arm in arms]
+    if not any(row is not None and row[tables.GAP] is not None for row in here):
+        return []
+    words = [
+        f"{row[tables.GAP]:.2f}, by chance {row[tables.GAP_BY_CHANCE]:.2f}"
+        if row is not None and row[tables.GAP] is not None
+        else "-"
+        for row in here
+    ]
+    return [f"  {'  gap':{NAME}} {'':13}  " + "".join(f"{word:{CELL}}" for word in words)]
+
+
+def in_cell(row: dict[str, Any]) -> str:
+    if row[tables.ESTIMATE] is None:
+        return "-"
+    if row[tables.LOW] is None:
+        return f"{row[tables.ESTIMATE]:.2f}"
+    return f"{row[tables.ESTIMATE]:.2f} ({row[tables.LOW]:.2f} to {row[tables.HIGH]:.2f})"
+
+
+def short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def not_scored(groups: Sequence[dict[str, Any]]) -> list[str]:
+    by_attribute: dict[str, list[str]] = {}
+    for row in groups:
+        if row[REASON] is not None:
+            counts = f"{row[tables.NUM_MALIGNANT]:,}/{row[tables.NUM_IMAGES]:,}"
+            by_attribute.setdefault(row[tables.ATTRIBUTE], []).append(f"{row[tables.GROUP]} {counts}")
+    lines = [f"  {TITLES.get(name, name)}: {'; '.join(found)}" for name, found in by_attribute.items()]
+    return ["not scored, too few malignant lesions or patients (malignant/all):", *lines] if lines else []
+
+
+def stand_out(effects: Sequence[dict[str, Any]]) -> list[str]:
+    """The differences from the reference arm whose interval leaves out 0, the largest first."""
+    away = [row for row in effects if is_away(row)]
+    if not effects:
+        return []
+    if not away:
+        return ["", "no arm can be told apart from the reference arm in any group (all intervals hold 0)"]
+    away.sort(key=lambda row: -abs(row[tables.DIFFERENCE]))
+    lines = [
+        f"  {row[tables.MODEL]}, {row[tables.ARM]} minus {row[tables.REFERENCE]}, {named(row)}, {row[tables.SCORE]}: "
+        f"{row[tables.DIFFERENCE]:+.3f} ({row[tables.LOW]:+.3f} to {row[tables.HIGH]:+.3f})"
+        for row in away[:MOST_NAMED]
+    ]
+    more = [f"  ... {len(away):,} in all, in effects.csv"] if len(away) > MOST_NAMED else []
+    return ["", "intervals that leave out 0, uncorrected:", *lines, *more]
