@@ -130,6 +130,7 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
         "question": config.question,
         "part": compared_part(config, data.parts),
         "reference": config.reference,
+        "reference_model": config.reference_model,
         "data": {"store": str(config.data.store.resolve()), "split": str(config.data.split.resolve())},
         "models": models,
         "arms": {
@@ -138,6 +139,7 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
                 "about": about_recipe(arm.recipe),
                 "generator": arm.generator,
                 "start_from": arm.start_from,
+                "compared_with": None if name == config.reference else arm.compared_with or config.reference,
                 "asked": asked[name],
             }
             for name, arm in config.recipes.items()

@@ -40,6 +40,8 @@ class ArmConfig(Config):
     """Settings of `train` for this recipe, over those of the models."""
     generator: str | None = None
     """Which of `generators` gives the synthetic images."""
+    compared_with: str | None = None
+    """Another recipe of this study that this one is compared with, instead of `reference`."""
     start_from: str | None = None
     """Another recipe of this study: each run starts from that one's weights (same model, fold and seed)."""
 
@@ -99,6 +101,8 @@ class StudyConfig(Config):
     """Axis: name -> training distribution; generator, start_from and settings where it has them."""
     reference: str
     """The recipe that all others are compared with."""
+    reference_model: str | None = None
+    """The model that all others are compared with, within each recipe; none compares recipes only."""
     folds: tuple[int, ...] = ()
     """Axis: folds that are held out, for a split with folds."""
     seeds: tuple[int, ...] = (0,)
@@ -153,6 +157,7 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def names_exist(self) -> "StudyConfig":
         self.require("reference", [self.reference], self.recipes)
+        self.require("reference_model", [self.reference_model] if self.reference_model else [], self.models)
         self.require("maps", self.maps, self.models)
         self.require("only.models", [name for name in self.only.models if name != ENSEMBLE], self.models)
         self.require("only.recipes", self.only.recipes, self.recipes)
@@ -162,6 +167,7 @@ class StudyConfig(Config):
             self.require(f"recipes.{name}.generator", [arm.generator] if arm.generator else [], self.generators)
             others = [other for other in self.recipes if other != name]
             self.require(f"recipes.{name}.start_from", [arm.start_from] if arm.start_from else [], others)
+            self.require(f"recipes.{name}.compared_with", [arm.compared_with] if arm.compared_with else [], others)
             chain = [name]
             while (before := self.recipes[chain[-1]].start_from) is not None:
                 if before in chain:

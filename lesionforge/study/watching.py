@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def watch(study: Path, jobs: dict[str, Job], is_over: Callable[[], bool], shares
         for key in [*state.done, *state.failed]:
             if key not in told:
                 told.add(key)
-                log.info("%s: %s", key, "done" if key in state.done else "FAILED")
+                log.info("%s: %s", key, "done" if key in state.done else how_it_ended(study, key))
                 last_line = 0.0
         if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
@@ -118,6 +119,14 @@ def summary(state: State, num_jobs: int, left: float | None) -> str:
     counts += [f"{len(keys)} {word}" for word, keys in (("running", state.running), ("FAILED", state.failed)) if keys]
     counts += [f"{len(state.waiting)} waiting"] if state.waiting else []
     return ", ".join(counts) + (f", about {in_words(left)} left" if left is not None else "")
+
+
+def how_it_ended(study: Path, key: str) -> str:
+    """stopped for a job that a signal has ended, which the same command goes on with; else FAILED."""
+    marker = marker_of(study, key)
+    noted = marker.with_name(marker.name + ".failed")
+    signalled = noted.is_file() and read_json(noted)["code"] in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    return "stopped" if signalled else "FAILED"
 
 
 def activities(study: Path, jobs: dict[str, Job], state: State) -> list[tuple[str, str]]:
