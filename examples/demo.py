@@ -1,7 +1,7 @@
 """`make demo`: the `smoke` study on the built-in phantom data set: a generator and its audit, three training
 distributions, a transformer, a CNN and their ensemble, heat maps, submissions, one report.
 
-Every step is a `lesionforge` command, printed as one would type it. Run it again after an interruption: what is finished is
+Every step is a `lesionforge` command, printed as one would type it. Run it again after an interruption: what is done is
 left alone.
 """
 
