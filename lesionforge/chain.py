@@ -21,12 +21,12 @@ from lesionforge.cli import main
 from lesionforge.errors import BadInput
 from lesionforge.files import hold, write_json
 from lesionforge.run import now
+from lesionforge.study.watching import other_machine
 
 SEPARATOR = "::"
 RUNNING, FAILED = ".running", ".failed"  # behind a marker's name
 MOST_ATTEMPTS = 10  # to take a job's lock, five seconds and a half together
 SECONDS_BETWEEN_BEATS = 10.0
-SECONDS_OF_SILENCE = 60.0  # six beats
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -45,16 +45,24 @@ def run_chain(argv: Sequence[str]) -> int:
         if marker is not None:
             held.enter_context(at_work(marker))
         if gpus is not None:
-            held.enter_context(one_gpu(*gpus))
+            try:
+                held.enter_context(one_gpu(*gpus))
+            except BadInput:
+                note_failure(marker, 2, "gpus")
+                raise
         for command in commands:
             print(f"$ lesionforge {shlex.join(command)}", file=sys.stderr, flush=True)
             if code := exit_code_of(command):
-                if marker is not None:
-                    write_json(marker.with_name(marker.name + FAILED), {"code": code, "verb": command[0]})
+                note_failure(marker, code, command[0])
                 return code
         if marker is not None:
             write_json(marker, {"finished": now(), "seconds": round(time.monotonic() - started, 1)})
     return 0
+
+
+def note_failure(marker: Path | None, code: int, verb: str) -> None:
+    if marker is not None:
+        write_json(marker.with_name(marker.name + FAILED), {"code": code, "verb": verb})
 
 
 def exit_code_of(command: list[str]) -> int:
@@ -98,7 +106,8 @@ def at_work(marker: Path) -> Iterator[None]:
             time.sleep(0.1 * (attempt + 1))
         else:
             raise BadInput(f"{marker}: another process is at this job; wait for its end")
-        refuse_other_machine(path, marker)
+        if machine := other_machine(path):
+            raise BadInput(f"{marker}: another process is at this job, on {machine}; wait for its end, or a minute")
         file.truncate(0)
         json.dump({"machine": platform.node(), "pid": os.getpid(), "started": now()}, file)
         file.flush()
@@ -110,16 +119,6 @@ def at_work(marker: Path) -> Iterator[None]:
         finally:
             over.set()
             path.unlink(missing_ok=True)
-
-
-def refuse_other_machine(path: Path, marker: Path) -> None:
-    """Locks do not cross every network file system: a job that another machine renewed lately is being worked at."""
-    held = path.read_text()
-    if not held or time.time() - path.stat().st_mtime > SECONDS_OF_SILENCE:
-        return
-    with suppress(ValueError):  # a chain that was killed while it wrote
-        if (machine := json.loads(held)["machine"]) != platform.node():
-            raise BadInput(f"{marker}: another process is at this job, on {machine}; wait for its end, or a minute")
 
 
 def beat(path: Path, over: threading.Event) -> None:

@@ -66,8 +66,7 @@ def build_model(
     short_name = name
     family = FAMILIES.get(name, Family(name, 0, "", 0.0, "", {}))
     name = family.timm_name
-    if not timm.is_model(name.split(".")[0]):
-        raise BadInput(f"model.name: timm {timm.__version__} has no model {name!r}{did_you_mean(name)}")
+    refuse_unknown(name)
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
@@ -92,6 +91,12 @@ def build_model(
         weights = f"file {Path(weights).name}"
     mean, std = tuple(mean or data["mean"]), tuple(std or data["std"])
     return Built(model, name, size, mean, std, weights, timm_args)
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse what is neither a short name nor one of timm's."""
+    if name not in FAMILIES and not timm.is_model(name.split(".")[0]):
+        raise BadInput(f"model.name: timm {timm.__version__} has no model {name!r}{did_you_mean(name)}")
 
 
 def weights_arguments(name: str, weights: str, config: Any, family: Family) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Data(NamedTuple):
 
 def refuse_other_study(out: Path, config: StudyConfig) -> None:
     """A folder holds one study, and nothing else."""
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / run.CONFIG).is_file():
         raise BadInput(f"{out} exists and is not a study (no {run.CONFIG} in it); name another folder with --out")
@@ -44,6 +44,15 @@ def read_data(config: StudyConfig) -> Data:
     Raises:
         BadInput: no store, no split, a fold that does not exist, folds named for a split with parts or the reverse.
     """
+    refuse_missing(config)
+    has_folds = tables.FOLD in parts.read_split_table(config.data.split).columns
+    if config.folds and not has_folds:
+        raise BadInput(
+            f"folds: found {tables.in_short(config.folds)}, but {config.data.split} holds parts; give --folds [], or "
+            "a split with folds"
+        )
+    if has_folds and not config.folds:
+        raise BadInput(f"folds: {config.data.split} holds folds; name those to hold out, such as --folds 0 1 2")
     samples = open_store(config.data.store).samples((tables.IMAGE_ID, tables.TARGET))
     malignant, benign, scored = [], [], []
     found: tuple[str, ...] = ()
@@ -57,12 +66,44 @@ def read_data(config: StudyConfig) -> Data:
     return Data(found, {"malignant": min(malignant), "benign": min(benign)}, max(scored))
 
 
+def refuse_missing(config: StudyConfig) -> None:
+    """Refuse files and stores that jobs far down the line would look for."""
+    stores = [config.data.hidden, *(generator.store for generator in config.generators.values())]
+    for store in stores:
+        if store is not None:
+            open_store(store)
+    sample = config.data.sample_submission
+    if sample is not None and not sample.is_file():
+        raise BadInput(f"data.sample_submission: {sample}: no such file; it is one of the challenge's own")
+
+
+def refuse_unknown_models(config: StudyConfig, plan: Plan) -> None:
+    """Refuse architectures and weights that do not exist; torch is loaded for names that are not ours only."""
+    for name in config.models:
+        settings = plan.jobs[next(cell.job for cell in plan.cells if cell.model == name)].steps[0].config
+        model = settings.model_dump(mode="json")["model"]
+        try:
+            if model["name"] not in FAMILIES:
+                from lesionforge.engine.model import refuse_unknown
+
+                refuse_unknown(model["name"])
+            if model["weights"] not in ("hub", "random") and not Path(model["weights"]).is_file():
+                raise BadInput(f"model.weights: {model['weights']}: no such file; expected hub, random, or a file")
+        except BadInput as error:
+            raise BadInput(f"models.{name}: {error}") from error
+
+
 def refuse_unfillable(config: StudyConfig, plan: Plan, data: Data) -> None:
     """Refuse recipes that ask for more lesions than there are, all at once, before anything is trained."""
     candidates = {
         job.name.split("-")[0]: job.steps[0].config.model_dump()["num_images"]
         for job in plan.jobs.values()
         if job.kind == "generate"
+    }
+    given = {
+        name: int((open_store(generator.store).samples((tables.IMAGE_ID, tables.TARGET))[tables.TARGET] == 1).sum())
+        for name, generator in config.generators.items()
+        if generator.store is not None
     }
     short: dict[str, None] = {}
     for cell in plan.cells:
@@ -83,12 +124,17 @@ def refuse_unfillable(config: StudyConfig, plan: Plan, data: Data) -> None:
                     f"{cell.arm}: asks for {num:,} {kind}, part train holds {data.counts[kind]:,}; "
                     f"--sizes.counts {int(factor * 1000) / 1000:g} would do for this one, for all recipes alike"
                 ] = None
-        made = candidates.get(arm.generator or "")
-        if made is not None and mix["synthetic_malignant"] != "all" and mix["synthetic_malignant"] > made:
+        made, wanted_made = candidates.get(arm.generator or ""), mix["synthetic_malignant"]
+        if made is not None and wanted_made != "all" and wanted_made > made:
             short[
-                f"{cell.arm}: asks for {mix['synthetic_malignant']:,} synthetic images, generator {arm.generator} "
-                f"makes {made:,} before its audit; raise --sizes.candidates"
+                f"{cell.arm}: asks for {wanted_made:,} synthetic images, generator {arm.generator} makes {made:,} "
+                "before its audit; raise --sizes.candidates"
             ] = None
+        held = given.get(arm.generator or "")
+        if held is not None and wanted_made != "all" and wanted_made > held:
+            short[f"{cell.arm}: asks for {wanted_made:,} synthetic images, {arm.generator}'s store holds {held:,}"] = (
+                None
+            )
     if short:
         raise BadInput(f"{config.name}: recipes that cannot be filled:" + tables.in_lines(list(short)))
 

@@ -9,6 +9,7 @@ from lesionforge.progress import in_words
 from lesionforge.study.jobs import KINDS, Job
 from lesionforge.study.planning import Plan
 from lesionforge.study.watching import seconds_of
+from lesionforge.study.workflow import Machine
 
 log = logging.getLogger("lesionforge")
 
@@ -28,7 +29,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_jobs(
-    study: Path, plan: Plan, counts: dict[str, int], num_scored: int, threads: int, num_gpus: int, timed: bool
+    study: Path, plan: Plan, counts: dict[str, int], num_scored: int, machine: Machine, timed: bool
 ) -> dict[str, Estimate]:
     """Seconds and bytes of each job.
 
@@ -46,9 +47,9 @@ def estimate_jobs(
     for key, job in plan.jobs.items():
         known = seconds_of(study, key)
         if job.kind != "train":
-            guess = rough(job, plan, counts["malignant"], num_gpus)
+            guess = rough(job, plan, counts["malignant"], machine.gpus or 0)
         else:
-            guess = training(job, counts, num_scored, threads, per_image, speeds if timed else None)
+            guess = training(job, counts, num_scored, machine.threads, per_image, speeds if timed else None)
         found[key] = guess if known is None else Estimate(known, guess.num_bytes, "measured")
     return found
 

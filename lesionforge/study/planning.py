@@ -33,18 +33,19 @@ class Layout(NamedTuple):
     hardware: dict[str, Any]
 
 
-def build_plan(config: StudyConfig, out: Path, parts: tuple[str, ...]) -> Plan:
+def build_plan(config: StudyConfig, out: Path, parts: tuple[str, ...], threads: int = 1) -> Plan:
     """All jobs of a study.
 
     Args:
         parts: those of val and test that the split has.
+        threads: CPU threads of each job.
 
     Raises:
         BadInput: a recipe, a setting or a model that does not exist; a part that the split does not have.
     """
     part = compared_part(config, parts)
     data = {"store": str(config.data.store.resolve()), "split": str(config.data.split.resolve())}
-    layout = Layout(out, data, parts, part, {"torch_threads": config.threads, "loader_threads": config.threads})
+    layout = Layout(out, data, parts, part, {"torch_threads": threads, "loader_threads": threads})
     folds: list[int | None] = list(config.folds) or [None]
     made: list[Job] = []
     generators = []

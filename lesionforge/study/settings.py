@@ -125,8 +125,9 @@ class StudyConfig(Config):
     only: OnlyConfig = OnlyConfig()
     cores: int | None = Field(None, ge=1)
     """CPU cores to use together; none takes all of this machine."""
-    threads: int = Field(1, ge=1)
-    """CPU cores of one job. Results are the same to the bit for equal numbers only."""
+    threads: int | None = Field(None, ge=1)
+    """CPU cores of one job; none takes 1 where jobs run on the CPU, each GPU's share of the cores otherwise (4 with a
+    profile). On the CPU results are the same to the bit for equal numbers only."""
     gpus: int | None = Field(None, ge=0)
     """GPUs to use, one job on each; none takes all of this machine, 0 none."""
     profile: Path | None = None

@@ -35,19 +35,18 @@ def study(config: StudyConfig) -> None:
     out = config.out.resolve()
     checks.refuse_other_study(out, config)
     data = checks.read_data(config)
-    plan = planning.build_plan(config, out, data.parts)
+    machine = workflow.machine_of(config.cores, config.threads, config.gpus, config.profile)
+    plan = planning.build_plan(config, out, data.parts, machine.threads)
     checks.refuse_unfillable(config, plan, data)
-    gpus = workflow.gpus_to_use(config.gpus) if config.profile is None else None
-    cores = config.cores or os.cpu_count() or 1
     if config.dry_run:
-        show_dry_run(config, out, plan, data, cores, gpus)
+        show_dry_run(config, out, plan, data, machine)
         return
-    read = tuple(Path(path).resolve() for path in (config.data.store, config.data.split, config.data.hidden) if path)
-    prints = outdated.fingerprints_of(out, plan.jobs, read)
+    prints = outdated.fingerprints_of(out, plan.jobs)
     if is_finished(out, config, prints):
         log.info("%s: finished already, nothing to do", out)
         print(out / DERIVED["report"] / run.REPORT)
         return
+    checks.refuse_unknown_models(config, plan)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with files.locked(out, out), run.logged(out):
@@ -55,9 +54,9 @@ def study(config: StudyConfig) -> None:
         (out / run.DONE).unlink(missing_ok=True)
         stamp = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H-%M-%S")
         outdated.set_aside(out, plan.jobs, prints, stamp)
-        workflow.write_workflow(out, plan.jobs, config.threads, gpus)
+        workflow.write_workflow(out, plan.jobs, machine)
         files.write_json(out / run.STUDY, checks.study_facts(config, plan, data))
-        number = run_jobs(config, out, plan, data, cores, gpus)
+        number = run_jobs(config, out, plan, data, machine)
         finish(config, out, plan, prints, number)
 
 
@@ -70,12 +69,15 @@ def is_finished(out: Path, config: StudyConfig, prints: dict[str, list[str]]) ->
     return same and files.read_json(out / run.DONE).get("fingerprints") == prints
 
 
-def show_dry_run(config: StudyConfig, out: Path, plan: Any, data: Any, cores: int, gpus: int | None) -> None:
-    from lesionforge.study import estimate, watching
+def show_dry_run(config: StudyConfig, out: Path, plan: Any, data: Any, machine: Any) -> None:
+    from lesionforge.study import checks, estimate, outdated, watching, workflow
 
-    done = set(watching.state_of(out, plan.jobs).done)
-    estimates = estimate.estimate_jobs(out, plan, data.counts, data.num_scored, config.threads, gpus or 0, timed=True)
-    at_once = max(1, gpus or cores // config.threads)
+    wanted = workflow.with_needed(plan.jobs, checks.targets_of(config, plan))
+    stale = outdated.stale_steps(out, plan.jobs, outdated.fingerprints_of(out, plan.jobs))
+    plan = plan._replace(jobs={key: plan.jobs[key] for key in wanted})
+    done = {key for key in watching.state_of(out, plan.jobs).done if not stale[key]}
+    estimates = estimate.estimate_jobs(out, plan, data.counts, data.num_scored, machine, timed=True)
+    at_once = max(1, machine.gpus or machine.cores // machine.threads)
     print(f"{config.name}: {len(plan.cells)} cells of {' x '.join(axes_in_words(config))}")
     print(estimate.as_text(plan, estimates, at_once, done))
     for key in plan.jobs:
@@ -90,7 +92,7 @@ def axes_in_words(config: StudyConfig) -> list[str]:
     return [f"{num} {name}{'s' if num > 1 else ''}" for name, num in axes.items() if num]
 
 
-def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, cores: int, gpus: int | None) -> int | None:
+def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, machine: Any) -> int | None:
     """Run what is left; the number of the signal that broke it off, if one did."""
     from lesionforge.study import checks, estimate, outdated, watching, workflow
 
@@ -99,9 +101,10 @@ def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, cores: int, g
     log.info("%s: %d of %d jobs are done", config.name, len(targets) - len(left), len(targets))
     if not left:
         return None
+    watching.wait_for_running(out, plan.jobs)  # of a study that was killed
     watching.clear_failures(out, plan.jobs)
-    shares = estimate.estimate_jobs(out, plan, data.counts, data.num_scored, config.threads, gpus or 0, timed=False)
-    words = workflow.snakemake_words(out, cores, gpus, config.profile, [f"jobs/{key}.json" for key in left])
+    shares = estimate.estimate_jobs(out, plan, data.counts, data.num_scored, machine, timed=False)
+    words = workflow.snakemake_words(out, machine, config.profile, [f"jobs/{key}.json" for key in left])
     jobs = {key: plan.jobs[key] for key in workflow.with_needed(plan.jobs, targets)}
     with (
         signals.stop_signals() as stop_signal,
@@ -122,7 +125,7 @@ def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, cores: int, g
         number = stop_signal()
     if number is not None:
         return number
-    if process.returncode and not watching.state_of(out, jobs).failed:
+    if process.returncode and not watching.failures(out, jobs):
         lines = "".join(f"\n  {line}" for line in workflow.tail(out / workflow.SNAKEMAKE_LOG, 8))
         raise BadInput(
             f"Snakemake stopped with exit code {process.returncode}; see {out / workflow.SNAKEMAKE_LOG}:{lines}"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import platform
 import signal
 import sys
 import time
@@ -67,6 +68,17 @@ def is_held(path: Path) -> bool:
             return not hold(file)
     except OSError:
         return False
+
+
+def other_machine(path: Path) -> str | None:
+    """The machine that is at a job, by its FILE.running: locks do not cross every network file system, renewals do."""
+    try:
+        if time.time() - path.stat().st_mtime > SECONDS_OF_SILENCE:
+            return None
+        machine = str(json.loads(path.read_text())["machine"])
+    except (OSError, ValueError):  # no such file; a chain that was killed while it wrote
+        return None
+    return machine if machine != platform.node() else None
 
 
 def was_killed(marker: Path) -> bool:
@@ -172,7 +184,7 @@ def clear_failures(study: Path, jobs: dict[str, Job]) -> None:
         marker = marker_of(study, key)
         running = marker.with_name(marker.name + ".running")
         marker.with_name(marker.name + ".failed").unlink(missing_ok=True)
-        if not is_held(running):
+        if not is_held(running) and other_machine(running) is None:
             running.unlink(missing_ok=True)
 
 

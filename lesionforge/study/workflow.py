@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from lesionforge.config import to_yaml
 from lesionforge.errors import BadInput
@@ -21,12 +22,30 @@ log = logging.getLogger("lesionforge")
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 SNAKEMAKE_LOG = "snakemake.log"
+CLUSTER_THREADS = 4  # of a job on a cluster, which also gets a GPU there; our choice
 GPUS = "gpus"  # folder of locks, one a GPU
 
 
 def require_snakemake() -> None:
     if importlib.util.find_spec("snakemake") is None:
         raise BadInput("study: needs Snakemake; install the extra: pip install 'lesionforge[study]'")
+
+
+class Machine(NamedTuple):
+    """What the jobs of a study share."""
+
+    cores: int
+    threads: int  # CPU cores of one job
+    gpus: int | None  # shared out, one a job; None where a cluster does that
+
+
+def machine_of(cores: int | None, threads: int | None, gpus: int | None, profile: Path | None) -> Machine:
+    """What was asked for, and for the rest what this machine has. Raises as `gpus_to_use`."""
+    cores = cores or len(os.sched_getaffinity(0))
+    if profile is not None:
+        return Machine(cores, threads or CLUSTER_THREADS, None)
+    found = gpus_to_use(gpus)
+    return Machine(cores, min(cores, threads or (max(1, cores // found) if found else 1)), found)
 
 
 def gpus_to_use(asked: int | None) -> int:
@@ -58,12 +77,8 @@ def with_needed(jobs: dict[str, Job], targets: list[str]) -> list[str]:
     return [key for key in jobs if key in wanted]
 
 
-def write_workflow(study: Path, jobs: dict[str, Job], threads: int, num_gpus: int | None) -> None:
-    """Write workflow.json and the recipe of each call; a recipe that has not changed keeps its file.
-
-    Args:
-        num_gpus: of this machine that are shared out, one a job; None where a cluster does that.
-    """
+def write_workflow(study: Path, jobs: dict[str, Job], machine: Machine) -> None:
+    """Write workflow.json and the recipe of each call; a recipe that has not changed keeps its file."""
     (study / LOGS).mkdir(parents=True, exist_ok=True)
     for job in jobs.values():
         for each in job.steps:
@@ -76,11 +91,11 @@ def write_workflow(study: Path, jobs: dict[str, Job], threads: int, num_gpus: in
         {
             "kinds": [kind for kind in KINDS if any(job.kind == kind for job in jobs.values())],
             "priorities": {kind: 10 * (len(KINDS) - place) for place, kind in enumerate(KINDS)},
-            "gpus_a_job": {kind: int(kind in ON_GPU and num_gpus != 0) for kind in KINDS},
-            "threads": threads,
+            "gpus_a_job": {kind: int(kind in ON_GPU and machine.gpus != 0) for kind in KINDS},
+            "threads": machine.threads,
             "jobs": {
                 key: {
-                    "command": command_of(study, job, num_gpus),
+                    "command": command_of(study, job, machine.gpus),
                     "needs": sorted({needed for needed, _ in job.needs}),
                     "makes": str(job.folder.relative_to(study)),
                 }
@@ -101,14 +116,12 @@ def command_of(study: Path, job: Job, num_gpus: int | None) -> str:
     return shlex.join(words)
 
 
-def snakemake_words(
-    study: Path, cores: int, num_gpus: int | None, profile: Path | None, targets: list[str]
-) -> list[str]:
+def snakemake_words(study: Path, machine: Machine, profile: Path | None, targets: list[str]) -> list[str]:
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(study)]
     words += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--scheduler", "greedy"]
     if profile is None:
-        words += ["--executor", "local", "--cores", str(cores)]
-        words += ["--resources", f"gpu={num_gpus}"] if num_gpus else []
+        words += ["--executor", "local", "--cores", str(machine.cores)]
+        words += ["--resources", f"gpu={machine.gpus}"] if machine.gpus else []
     else:
         words += ["--profile", str(profile)]
     return [*words, "--", *targets]
@@ -121,7 +134,7 @@ def running(
     """Snakemake as a process group of its own; yields it and how to pass a signal on.
 
     On this machine every job gets the signal too, and saves; on a cluster Snakemake cancels the jobs that it submitted.
-    Leaving the block by an error ends the group.
+    Leaving the block by an error ends the group, and so does the death of this process.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with open(study / SNAKEMAKE_LOG, "ab") as output:
@@ -129,17 +142,22 @@ def running(
             words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True, env=environment
         )
 
-    def pass_on(number: int) -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT if on_cluster else number)
+    # Its input ends without a line when this process is killed.
+    guard = ["sh", "-c", f"read -r over || kill -{'INT' if on_cluster else 'TERM'} -- -{process.pid}"]
+    with subprocess.Popen(guard, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as guarding:
 
-    try:
-        yield process, pass_on
-    except BaseException:
-        pass_on(signal.SIGTERM)
-        raise
-    finally:
-        process.wait()
+        def pass_on(number: int) -> None:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT if on_cluster else number)
+
+        try:
+            yield process, pass_on
+        except BaseException:
+            pass_on(signal.SIGTERM)
+            raise
+        finally:
+            process.wait()
+            guarding.communicate(b"over\n")
 
 
 def tail(path: Path, num_lines: int) -> list[str]:
