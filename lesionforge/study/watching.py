@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,14 +93,14 @@ def watch(study: Path, jobs: dict[str, Job], is_over: Callable[[], bool], shares
     Args:
         shares: what share of the whole work each job is, as estimated.
     """
-    started, before = time.monotonic(), state_of(study, jobs)
+    before = state_of(study, jobs)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
 
         with Live(console=Console(stderr=True), refresh_per_second=2, transient=True) as live:
             while not is_over():
-                live.update(as_table(study, jobs, state_of(study, jobs), before, shares, started))
+                live.update(as_table(study, jobs, state_of(study, jobs), shares))
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         return
     last_line, told = 0.0, {*before.done, *before.failed}
@@ -112,17 +113,13 @@ def watch(study: Path, jobs: dict[str, Job], is_over: Callable[[], bool], shares
                 last_line = 0.0
         if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
-            log.info("%s", in_one_line(study, jobs, state, before, shares, started))
+            log.info("%s", in_one_line(study, jobs, state, shares))
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def in_one_line(
-    study: Path, jobs: dict[str, Job], state: State, before: State, shares: dict[str, float], started: float
-) -> str:
+def in_one_line(study: Path, jobs: dict[str, Job], state: State, shares: dict[str, float]) -> str:
     doing = "; ".join(f"{key}: {what}" for key, what in activities(study, jobs, state))
-    return f"study: {summary(state, len(jobs), seconds_left(state, before, shares, started))}" + (
-        f" | {doing}" if doing else ""
-    )
+    return f"study: {summary(state, len(jobs), seconds_left(study, state, shares))}" + (f" | {doing}" if doing else "")
 
 
 def summary(state: State, num_jobs: int, left: float | None) -> str:
@@ -150,25 +147,36 @@ def activities(study: Path, jobs: dict[str, Job], state: State) -> list[tuple[st
     return said
 
 
-def seconds_left(state: State, before: State, shares: dict[str, float], started: float) -> float | None:
-    """From the share of the work that this session has done; None until a job has ended."""
-    ended = {*state.done, *state.failed}
-    done = sum(shares[key] for key in ended - {*before.done})
-    left = sum(shares[key] for key in shares if key not in ended)
-    if done <= 0:
+def seconds_left(study: Path, state: State, shares: dict[str, float]) -> float | None:
+    """From how long the jobs that are done took, against what was estimated; None until one is done."""
+    took = {key: seconds_of(study, key) for key in state.done}
+    known = {key: seconds for key, seconds in took.items() if seconds is not None and key in shares}
+    if not known:
         return None
-    return (time.monotonic() - started) * left / done
+    factor = sum(known.values()) / sum(shares[key] for key in known)
+    left = sum(factor * shares[key] for key in state.waiting)
+    for key in state.running:
+        left += max(factor * shares[key] - seconds_at_work(study, key), 0.1 * factor * shares[key])
+    return left / max(1, len(state.running))
 
 
-def as_table(
-    study: Path, jobs: dict[str, Job], state: State, before: State, shares: dict[str, float], started: float
-) -> Any:
+def seconds_at_work(study: Path, key: str) -> float:
+    """How long a running job has been at it."""
+    marker = marker_of(study, key)
+    try:
+        started = json.loads(marker.with_name(marker.name + ".running").read_text())["started"]
+        return max(0.0, time.time() - datetime.fromisoformat(started).timestamp())
+    except (OSError, ValueError, KeyError):
+        return 0.0
+
+
+def as_table(study: Path, jobs: dict[str, Job], state: State, shares: dict[str, float]) -> Any:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    left = seconds_left(state, before, shares, started)
+    left = seconds_left(study, state, shares)
     table = Table.grid(padding=(0, 2))
     for key, what in activities(study, jobs, state):
         table.add_row(Text(key, style="bold"), Text(what, overflow="ellipsis", no_wrap=True))
