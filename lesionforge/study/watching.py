@@ -148,15 +148,19 @@ def activities(study: Path, jobs: dict[str, Job], state: State) -> list[tuple[st
 
 
 def seconds_left(study: Path, state: State, shares: dict[str, float]) -> float | None:
-    """From how long the jobs that are done took, against what was estimated; None until one is done."""
-    took = {key: seconds_of(study, key) for key in state.done}
-    known = {key: seconds for key, seconds in took.items() if seconds is not None and key in shares}
-    if not known:
+    """From how long the jobs of a kind that are done took, against what was estimated; None until a job is done."""
+    took = {key: seconds for key in state.done if (seconds := seconds_of(study, key)) is not None and key in shares}
+    if not took:
         return None
-    factor = sum(known.values()) / sum(shares[key] for key in known)
-    left = sum(factor * shares[key] for key in state.waiting)
+    expected = dict(shares)
+    for kind in {key.partition("/")[0] for key in took}:
+        of_kind = [key for key in shares if key.startswith(f"{kind}/")]
+        done = [key for key in of_kind if key in took]
+        factor = sum(took[key] for key in done) / sum(shares[key] for key in done)
+        expected |= {key: factor * shares[key] for key in of_kind}
+    left = sum(expected[key] for key in state.waiting)
     for key in state.running:
-        left += max(factor * shares[key] - seconds_at_work(study, key), 0.1 * factor * shares[key])
+        left += max(expected[key] - seconds_at_work(study, key), 0.1 * expected[key])
     return left / max(1, len(state.running))
 
 
