@@ -14,8 +14,8 @@ extensions = ["myst_parser", "mathml", "recipe_tables"]  # the last two lie in e
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3  # [text](page.md#a-heading) works as it does on GitHub
 exclude_patterns = ["_build"]
-suppress_warnings: list[str] = []
 nitpicky = True
+smartquotes = False  # "--out" stays "--out"
 
 html_theme = "furo"
 html_title = "lesionforge"

@@ -91,6 +91,7 @@ FOCUS_LESIONS = "focus-lesions.parquet"
 # a submission
 SUBMISSION = "submission.csv"
 # a comparison; a table of subgroups; a report; a study, which says in study.json what its runs are
+COMPARE = "compare"  # folder of a study's comparison
 COMPARISONS, COMPARISON, PLAN = "comparisons.csv", "compare.json", "plan.json"
 ESTIMATES = "estimates.csv"  # of a comparison: each arm by itself
 SUBGROUPS, SUBGROUPS_TABLE, GAPS, EFFECTS = "subgroups.json", "subgroups.csv", "gaps.csv", "effects.csv"

@@ -59,8 +59,9 @@ NUM_SEEDS, NUM_FOLDS, P_VALUE, P_HOLM = "num_seeds", "num_folds", "p_value", "p_
 PERMUTATION_P, SE_PATIENT, SE_SEED = "permutation_p", "se_patient", "se_seed"  # standard errors of a difference
 ATTRIBUTE, GROUP, GAP = "attribute", "group", "gap"  # of subgroups: skin_tone, I to VI's bands, ...
 GAP_BY_CHANCE, SMALLEST_GROUP, LARGEST_GROUP = "gap_by_chance", "smallest_group", "largest_group"
-NUM_GROUPS, NUM_MALIGNANT_PATIENTS = "num_groups", "num_patients_with_malignancy"
+NUM_GROUPS, NUM_MALIGNANT_CLUSTERS = "num_groups", "num_malignant_clusters"  # an unknown patient is a cluster
 ESTIMATE_REFERENCE = "estimate_reference"
+NUM_SEEDS_REFERENCE, EACH_SEED, NOTE = "num_seeds_reference", "each_seed", "note"
 
 # mix
 STORE = "store"  # position of the store in the run's list: 0 is the real one

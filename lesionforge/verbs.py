@@ -42,6 +42,9 @@ VERBS = {
         "SubgroupsConfig",
         "Measure by skin tone, sex, age, site, institution, diameter, diagnosis.",
     ),
+    "compare": Verb(
+        "evaluation.compare", "CompareConfig", "Tell arms apart: paired differences, or what the data could show."
+    ),
     "submit": Verb("evaluation.submit", "SubmitConfig", "Write predictions as a submission to the challenge."),
     "report": Verb(
         "reporting.report", "ReportConfig", "Show a study as one page: results, figures, data, failures, record."

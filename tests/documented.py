@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$\n*(?:^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$\n*(?:^ *```text\n(.*?)^ *```$)?", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^```yaml\n# (\S+\.yaml)\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
@@ -25,6 +26,11 @@ def blocks_of(text: str) -> list[Block]:
         for found in FENCE.finditer(text)
         if found[1] == "bash"
     ]
+
+
+def files_of(text: str) -> dict[str, str]:
+    """What ```yaml blocks hold whose first line names their file."""
+    return {found[1]: found[0].removeprefix("```yaml\n").removesuffix("```") for found in FILE.finditer(text)}
 
 
 def lines_of(script: str) -> list[str]:

@@ -127,24 +127,27 @@ def isic_folder(out: Path) -> None:
     table(out.parent / "metadata.csv", some)
 
 
+def diagnoses(rows: list[dict[str, object]], malignant: tuple[str, ...], benign: str) -> list[str]:
+    return [malignant[i % len(malignant)] if row["target"] else benign for i, row in enumerate(rows)]
+
+
 def ham10000(out: Path) -> None:
-    rows = photographs(out, 120)
-    names = {0: "nv", 1: "mel"}
-    lesions = [
-        {"lesion_id": f"HAM_{i // 2:07d}", "image_id": r["image_id"], "dx": names[r["target"]], "dx_type": "histo"}
-        for i, r in enumerate(rows)
-    ]
+    rows = photographs(out)
+    dx = diagnoses(rows, ("mel", "bcc", "akiec"), "nv")
+    lesions = [{"lesion_id": f"HAM_{i // 2:07d}", "image_id": r["image_id"], "dx": dx[i]} for i, r in enumerate(rows)]
     table(out.parent / "HAM10000_metadata.csv", lesions)
 
 
 def pad_ufes(out: Path) -> None:
-    rows = photographs(out / "images", 60, ".png")
-    names = {0: "NEV", 1: "BCC"}
-    lesions = [
-        {"patient_id": r["patient_id"], "img_id": f"{r['image_id']}.png", "diagnostic": names[r["target"]]}
-        for r in rows
-    ]
-    table(out / "metadata.csv", lesions)
+    rows = photographs(out / "images", extension=".png")
+    dx = diagnoses(rows, ("MEL", "BCC", "SCC"), "NEV")
+    table(
+        out / "metadata.csv",
+        [
+            {"patient_id": r["patient_id"], "img_id": f"{r['image_id']}.png", "diagnostic": dx[i]}
+            for i, r in enumerate(rows)
+        ],
+    )
 
 
 def new_photographs(out: Path) -> None:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,7 @@ class Cluster:
         return ["nsenter", f"--target={children_of(self.process.pid)[0]}", "--mount", "--pid", "--wd=.", "--", *words]
 
     def run(self, *words: str, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.inside(*words), capture_output=True, text=True, timeout=timeout, **options
-        )  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(self.inside(*words), capture_output=True, text=True, timeout=timeout, **options)  # type: ignore[call-overload, no-any-return]
 
     def start(self, *words: str, said: Path, **options: object) -> "Command":
         with said.open("ab") as log:
@@ -119,6 +118,15 @@ class Cluster:
     def jobs(self) -> list[str]:
         """`id state name` of every job that has not ended."""
         return self.run("squeue", "--noheader", "--format=%i %T %j").stdout.splitlines()
+
+    def cpu_seconds(self) -> float:
+        """Of the daemons, of all that runs in their name space, and of what has ended there."""
+        ticks = 0
+        for pid in [self.process.pid, *processes_of(self.process.pid)]:
+            with suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                ticks += sum(int(field) for field in fields[11:15])  # of itself and of its ended children
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         for first in children_of(self.process.pid):
@@ -149,10 +157,22 @@ class Command:
 
 
 def children_of(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Of all its threads: SLURM's daemons start processes from any."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(word) for word in path.read_text().split()]
+    return found
+
+
+def processes_of(pid: int) -> dict[int, list[str]]:
+    """Process id -> command line of a process's descendants; jobs too, whose parent is the first of the name space."""
+    found = {}
+    for child in children_of(pid):
+        with suppress(OSError):
+            found[child] = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
+        found |= processes_of(child)
+    return found
 
 
 def free_ports(count: int) -> list[int]:

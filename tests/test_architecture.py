@@ -31,7 +31,7 @@ VERBS = {
     "classifier": {"train", "predict", "explain", "export"},
     "diffusion": {"finetune", "generate"},
     "auditing": {"audit"},
-    "evaluation": {"evaluate", "ensemble", "submit", "subgroups"},
+    "evaluation": {"evaluate", "compare", "ensemble", "submit", "subgroups"},
     "reporting": {"report"},
     "study": {"study"},
 }

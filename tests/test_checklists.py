@@ -28,6 +28,7 @@ def test_no_item_is_empty(facts: Facts) -> None:
         assert item.text.endswith((".", ">"))
         assert "None" not in item.text
         assert "{" not in item.text
+        assert item.state != FILLED or checklists.LACKING not in item.text
 
 
 def test_nothing_is_filled_from_nothing() -> None:
@@ -52,6 +53,7 @@ def test_an_item_is_filled_from_its_facts() -> None:
 def test_what_only_the_authors_know_stays_theirs() -> None:
     by_number = {item.number: item for item in claim(ALL)}
     assert by_number["42"].state == AUTHORS
+    assert by_number["11"].text.startswith("Target 1 is malignant, 0 benign")
     assert by_number["37"].state == AUTHORS
     assert by_number["37"].text == "<failures>. Say what a dermatologist sees in them."
 
@@ -59,7 +61,7 @@ def test_what_only_the_authors_know_stays_theirs() -> None:
 def test_a_fact_that_is_missing_is_named() -> None:
     item = next(item for item in claim(Facts(results="pAUC 0.1")) if item.number == "35")
     assert item.state == AUTHORS
-    assert item.text == "Write it: the study's files do not say (other_results)."
+    assert item.text == "pAUC 0.1. [not on record]. Write what the study's files do not say: other results."
 
 
 def test_what_the_study_has_not_got_does_not_apply() -> None:
@@ -68,6 +70,11 @@ def test_what_the_study_has_not_got_does_not_apply() -> None:
     assert states["27"] == states["32"] == NOT_APPLICABLE
     synthetic = clear_derm(facts)[4]
     assert (synthetic.state, synthetic.text) == (NOT_APPLICABLE, "No synthetic images were used.")
+
+
+def test_sentences_begin_with_capitals_and_names_stay() -> None:
+    assert checklists.in_sentences("random. no patient in two") == "random. No patient in two."
+    assert checklists.in_sentences("pAUC at 80 %. split: by file") == "pAUC at 80 %. Split: by file."
 
 
 def test_in_words() -> None:

@@ -30,7 +30,7 @@ LAID = {
     "quick-start.md": [],
     "recipes.md": ["stores/real", "splits/patient"],
     "your-data.md": [
-        "data/isic-2024 as .", "stores/real", "splits/patient", "ISIC_2024_Permissive_Training_Input",
+        "data/isic-2024 as .", "splits/patient", "ISIC_2024_Permissive_Training_Input",
         "HAM10000_images", "pad-ufes", "new", "generated",
     ],
 }  # fmt: skip

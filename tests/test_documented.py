@@ -1,4 +1,4 @@
-from documented import alike, blocks_of, parted, with_options
+from documented import alike, blocks_of, files_of, parted, with_options
 
 PAGE = """
 ```bash
@@ -12,20 +12,36 @@ lesionforge recipes x > y.yaml
 train   3,600   1.5 s
 ```
 
+```yaml
+# a.yaml
+name: b
+```
+
 ```python
 lesionforge
 ```
+
+1. in a list
+
+   ```bash
+   lesionforge models
+   ```
 """
 
 
 def test_commands_are_read_with_their_output() -> None:
-    (block,) = blocks_of(PAGE)
+    block, in_list = blocks_of(PAGE)
+    assert in_list.commands == [["lesionforge", "models"]]
     assert block.commands == [
         ["lesionforge", "split", "--store", "a", "--out", "b"],
         ["lesionforge", "recipes", "x", ">", "y.yaml"],
     ]
     assert block.output == ["train   3,600   1.5 s"]
     assert parted(block.commands[1]) == (["lesionforge", "recipes", "x"], "y.yaml")
+
+
+def test_files_are_read_by_the_name_in_their_first_line() -> None:
+    assert files_of(PAGE) == {"a.yaml": "# a.yaml\nname: b\n"}
 
 
 def test_options_are_set_anew() -> None:

@@ -39,7 +39,8 @@ def require_sound_latex(text: str) -> list[list[str]]:
     commands = set(re.findall(r"\\([A-Za-z]+)", text))
     words = {match for word in table_files.LATEX_WORDS.values() for match in re.findall(r"\\([A-Za-z]+)", word)}
     own = {"begin", "end", "centering", "small", "caption", "label", "toprule", "midrule", "bottomrule", "par"}
-    assert commands <= words | own | {"smallskip", "footnotesize"}
+    own |= {"smallskip", "footnotesize", "endhead", "endfirsthead", "endfoot", "begingroup", "endgroup"}
+    assert commands <= words | own | {"raggedright", "arraybackslash", "linewidth"}
     depth, in_maths, at, open_environments, cells, rows = 0, False, 0, [], [""], []
     while at < len(text):
         letter = text[at]
@@ -100,6 +101,27 @@ def test_nasty_words_break_no_file(tmp_path: Path) -> None:
     found = require_sound_latex(paths[2].read_text())
     assert [len(row) for row in found] == [2] * (len(NASTY) + 1)
     assert r"\label{tab:nasty-x-}" in paths[2].read_text()
+
+
+def test_long_words_are_broken_into_lines_that_fit_the_page(tmp_path: Path) -> None:
+    rows = [{"item": str(n), "asked": "what is asked " * 4, "answer": "many words " * 40, "p": 0.5} for n in range(10)]
+    text = table_files.write_table_files(tmp_path, "words", rows, "Words")[2].read_text()
+    widths = [float(width) for width in re.findall(r"p\{([0-9.]+)\\linewidth\}", text)]
+    assert len(widths) == 2
+    assert widths[0] < widths[1]
+    assert sum(widths) < 1
+    assert {len(row) for row in require_sound_latex(text)} == {4}
+    assert "array" in text.splitlines()[0]
+    assert "p{" not in table_files.write_table_files(tmp_path, "short", rows[:1], "A", {"item": "item"})[2].read_text()
+
+
+def test_a_long_table_breaks_over_pages(tmp_path: Path) -> None:
+    rows = [{"number": n, "word": "a & b"} for n in range(60)]
+    text = table_files.write_table_files(tmp_path, "long", rows, "Long", notes=["a note"])[2].read_text()
+    assert [len(row) for row in require_sound_latex(text)] == [1, *[2] * 62]  # caption, two heads, 60 rows
+    for word in ("longtable", "endfirsthead", "endfoot", r"\caption{Long}\label{tab:long} \\"):
+        assert word in text
+    assert text.index("endfoot") < text.index("{}59")
 
 
 def test_the_walk_over_latex_can_fail() -> None:

@@ -1,9 +1,12 @@
 """The tables of docs/recipes.md, made from the shipped recipes at build time so that they cannot go stale.
 
-    ```{recipe-tables} train
+    ```{recipe-overview} train
+    ```
+    ```{recipe-sections} train
     ```
 
-An overview of the recipes of one verb, then a section for each: what its head says, its command, its settings.
+The first is a table of the recipes of one verb. The second has a section for each: what its head says, its command, and
+its settings; it has to end a section of the page, since what follows it would belong to the last recipe.
 """
 
 import re
@@ -46,15 +49,27 @@ COLUMNS = {
 }
 
 
-class RecipeTables(SphinxDirective):
+class RecipeOverview(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        verb = self.arguments[0]
-        texts = {name: text for name, text in recipe.shipped().items() if verb_of(name, text) == verb}
-        if not texts:
-            raise self.error(f"no shipped recipe of the verb {verb}")
-        return self.parse_text_to_nodes(markdown_of(verb, texts), allow_section_headings=True)
+        return self.parse_text_to_nodes(overview(self.arguments[0], texts_of(self.arguments[0])))
+
+
+class RecipeSections(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = "\n\n".join(section(name, text) for name, text in texts_of(self.arguments[0]).items())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def texts_of(verb: str) -> dict[str, str]:
+    """The shipped recipes of a verb, by name."""
+    texts = {name: text for name, text in recipe.shipped().items() if verb_of(name, text) == verb}
+    if not texts:
+        raise ValueError(f"no shipped recipe of the verb {verb}")
+    return texts
 
 
 def verb_of(name: str, text: str) -> str:
@@ -65,25 +80,28 @@ def verb_of(name: str, text: str) -> str:
     return found[1]
 
 
-def markdown_of(verb: str, texts: dict[str, str]) -> str:
+def overview(verb: str, texts: dict[str, str]) -> str:
+    """A row a recipe, as Markdown."""
     settings = {name: flat(yaml.safe_load(text)) for name, text in texts.items()}
-    lines = []
-    if columns := COLUMNS.get(verb):
-        used = {title: key for title, key in columns.items() if any(key in found for found in settings.values())}
-        lines += table(
-            ["recipe", *used],
-            [[f"[{name}](#{anchor(name)})", *(found.get(key, "") for key in used.values())]
-             for name, found in settings.items()],
-        )  # fmt: skip
-    else:
-        lines += table(["recipe", "what it is"], [[f"[{name}](#{anchor(name)})", escaped(first_sentence(text))]
-                                                  for name, text in texts.items()])  # fmt: skip
-    for name, text in texts.items():
-        about, commands = head_of(text)
-        lines += ["", f"({anchor(name)})=", "", f"### {name}", "", escaped(about), ""]
-        lines += ["```console", *(f"$ {command}" for command in commands), "```", ""]
-        lines += table(["setting", "value"], [[f"`{key}`", value] for key, value in settings[name].items()])
-    return "\n".join(lines)
+    columns = COLUMNS.get(verb, {})
+    used = {title: key for title, key in columns.items() if any(key in found for found in settings.values())}
+    rows = [
+        [
+            f"[{name}](#{anchor(name)})",
+            *([found.get(key, "") for key in used.values()] or [escaped(first_sentence(texts[name]))]),
+        ]
+        for name, found in settings.items()
+    ]
+    return "\n".join(table(["recipe", *(used or ["what it is"])], rows))
+
+
+def section(name: str, text: str) -> str:
+    """What a recipe says of itself, its command and its settings, as Markdown."""
+    about, commands = head_of(text)
+    lines = [f"({anchor(name)})=", "", f"### {name}", "", escaped(about), ""]
+    lines += ["```console", *(f"$ {command}" for command in commands), "```", ""]
+    settings = flat(yaml.safe_load(text))
+    return "\n".join([*lines, *table(["setting", "value"], [[f"`{key}`", value] for key, value in settings.items()])])
 
 
 def anchor(name: str) -> str:
@@ -130,5 +148,6 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_directive("recipe-tables", RecipeTables)
+    app.add_directive("recipe-overview", RecipeOverview)
+    app.add_directive("recipe-sections", RecipeSections)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

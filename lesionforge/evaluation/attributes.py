@@ -18,10 +18,12 @@ Rows = NDArray[np.int64]
 ALL, UNKNOWN = "all lesions", "unknown"
 OVERALL = "all"  # the attribute of the group of all lesions
 SKIN_TONE, SEX, AGE_BAND, SITE, INSTITUTION = "skin_tone", "sex", "age_band", "site", "institution"
-DIAMETER, DIAGNOSIS = "diameter", "diagnosis"
+DIAMETER, FAMILY, DIAGNOSIS = "diameter", "diagnosis_family", "diagnosis"
+OF_MALIGNANT = (FAMILY, DIAGNOSIS)  # each group against all benign lesions
 TITLES = {
     SKIN_TONE: "skin tone", SEX: "sex", AGE_BAND: "age band", SITE: "body site", INSTITUTION: "institution",
-    DIAMETER: "diameter", DIAGNOSIS: "diagnosis",
+    DIAMETER: "diameter", FAMILY: "family of diagnoses",
+    DIAGNOSIS: "diagnosis",
 }  # fmt: skip
 # Lower ends and names. 6 mm is the D of the ABCD rule (Friedman et al. 1985).
 AGE_BANDS = ((0.0, "under 40 years"), (40.0, "40 to 54 years"), (55.0, "55 to 69 years"), (70.0, "70 years and over"))
@@ -33,7 +35,8 @@ COLUMNS = {
     SITE: (tables.SITE,),
     INSTITUTION: (tables.ATTRIBUTION,),
     DIAMETER: (tables.DIAMETER,),
-    DIAGNOSIS: (tables.IDDX[2], tables.IDDX[1]),  # the first that is filled
+    FAMILY: (tables.IDDX[2],),
+    DIAGNOSIS: (tables.IDDX[3], tables.IDDX[2]),  # the first that is filled
 }
 
 
@@ -60,8 +63,8 @@ def grouping_of(attribute: str, lesions: pl.DataFrame) -> Grouping:
     Args:
         lesions: target and the columns of the attribute; `has_columns` must hold.
     """
-    if attribute == DIAGNOSIS:
-        return by_diagnosis(lesions)
+    if attribute in OF_MALIGNANT:
+        return by_diagnosis(attribute, lesions)
     names, order = NAMES[attribute](lesions)
     named = pl.Series([UNKNOWN if name is None else name for name in names], dtype=pl.String).to_numpy()
     found = set(named.tolist())
@@ -73,14 +76,14 @@ def everything(num_lesions: int) -> Grouping:
     return Grouping(OVERALL, (ALL,), (np.arange(num_lesions),))
 
 
-def by_diagnosis(lesions: pl.DataFrame) -> Grouping:
+def by_diagnosis(attribute: str, lesions: pl.DataFrame) -> Grouping:
     """Malignant lesions by diagnosis, each against all benign lesions, which hardly ever carry a fine diagnosis."""
-    columns = [name for name in COLUMNS[DIAGNOSIS] if name in lesions.columns]
+    columns = [name for name in COLUMNS[attribute] if name in lesions.columns]
     malignant = lesions[tables.TARGET].to_numpy() == 1
     named = lesions.select(pl.coalesce(columns).cast(pl.String).fill_null(UNKNOWN))[columns[0]].to_numpy()
     order = [*most_first(pl.Series(named[malignant & (named != UNKNOWN)], dtype=pl.String)), UNKNOWN]
     rows = {name: np.flatnonzero(~malignant | (named == name)) for name in order if any(named[malignant] == name)}
-    return Grouping(DIAGNOSIS, tuple(rows), tuple(rows.values()))
+    return Grouping(attribute, tuple(rows), tuple(rows.values()))
 
 
 def by_skin_tone(lesions: pl.DataFrame) -> tuple[list[str | None], list[str]]:

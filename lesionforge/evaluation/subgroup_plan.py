@@ -28,28 +28,40 @@ class Group(NamedTuple):
 
 
 def group_of(found: Read, attribute: str, name: str, rows: Rows, min_malignant: int, min_benign: int) -> Group:
-    malignant = found.population.malignant[rows]
-    clusters = found.population.clusters[rows]
-    num_malignant, num_benign = int(malignant.sum()), int((~malignant).sum())
-    with_malignancy = len(np.unique(clusters[malignant]))
-    patients = found.lesions[tables.PATIENT_ID].gather(rows)
-    counts = {
-        tables.NUM_IMAGES: len(rows),
-        tables.NUM_MALIGNANT: num_malignant,
-        tables.NUM_PATIENTS: patients.drop_nulls().n_unique(),
-        tables.NUM_MALIGNANT_PATIENTS: with_malignancy,
-    }
+    counts = counts_of(found, rows)
+    num_malignant = counts[tables.NUM_MALIGNANT]
+    num_benign = len(rows) - num_malignant
+    benign_clusters = found.population.clusters[rows[~found.population.malignant[rows]]]
     reason = None
     if num_malignant < min_malignant:
         reason = f"{num_malignant:,} malignant {lesions(num_malignant)}, fewer than {min_malignant:,}"
-    elif with_malignancy == 1:
+    elif counts[tables.NUM_MALIGNANT_CLUSTERS] == 1:
         reason = "all malignant lesions are of one patient"
     no_benign = None
     if num_benign < min_benign:
         no_benign = f"{num_benign:,} benign {lesions(num_benign)}, fewer than {min_benign:,}"
-    elif len(np.unique(clusters[~malignant])) == 1:
+    elif len(np.unique(benign_clusters)) == 1:
         no_benign = "all benign lesions are of one patient"
     return Group(attribute, name, rows, counts, reason, no_benign)
+
+
+def counts_of(found: Read, rows: Rows) -> dict[str, int]:
+    malignant = rows[found.population.malignant[rows]]
+    return {
+        tables.NUM_IMAGES: len(rows),
+        tables.NUM_MALIGNANT: len(malignant),
+        tables.NUM_PATIENTS: found.lesions[tables.PATIENT_ID].gather(rows).drop_nulls().n_unique(),
+        tables.NUM_MALIGNANT_CLUSTERS: len(np.unique(found.population.clusters[malignant])),
+    }
+
+
+def counts_for(found: Read, average: "Average", group: Group) -> dict[str, int]:
+    """The counts of a group among the lesions that these runs scored: fewer where the runs of a fold are missing."""
+    sets = sets_in(found, average)
+    if len(sets) == len(found.population.sets):
+        return group.counts
+    scored = np.concatenate([found.population.sets[number] for number in sorted(sets)])
+    return counts_of(found, np.intersect1d(group.rows, scored))
 
 
 def lesions(number: int) -> str:

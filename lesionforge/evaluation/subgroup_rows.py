@@ -8,12 +8,20 @@ import polars as pl
 
 from lesionforge import bootstrap, metrics, tables
 from lesionforge.evaluation import gaps, subgroup_scores
-from lesionforge.evaluation.attributes import DIAGNOSIS, UNKNOWN, Grouping
-from lesionforge.evaluation.subgroup_plan import Average, Group, averages_of, group_of, pairs_of, seeds_and_folds
+from lesionforge.evaluation.attributes import OF_MALIGNANT, UNKNOWN, Grouping
+from lesionforge.evaluation.subgroup_plan import (
+    Average,
+    Group,
+    averages_of,
+    counts_for,
+    group_of,
+    pairs_of,
+    seeds_and_folds,
+)
 from lesionforge.evaluation.subgroup_runs import Read
 from lesionforge.evaluation.subgroup_scores import Measured
 
-COUNTS = (tables.NUM_IMAGES, tables.NUM_MALIGNANT, tables.NUM_PATIENTS, tables.NUM_MALIGNANT_PATIENTS)
+COUNTS = (tables.NUM_IMAGES, tables.NUM_MALIGNANT, tables.NUM_PATIENTS, tables.NUM_MALIGNANT_CLUSTERS)
 INTERVAL = (tables.LOW, tables.HIGH)
 REASON = tables.VERDICT_REASON
 SAME_BENIGN = "the benign lesions are the same for every diagnosis"
@@ -113,7 +121,7 @@ def as_table(key: str, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 def why_no_score(group: Group, name: str, value: float) -> str | None:
     if group.reason is not None:
         return group.reason
-    if name == metrics.SPECIFICITY and group.attribute == DIAGNOSIS:
+    if name == metrics.SPECIFICITY and group.attribute in OF_MALIGNANT:
         return SAME_BENIGN
     if name != metrics.RECALL and group.no_benign is not None:
         return group.no_benign
@@ -136,7 +144,7 @@ def score_row(
         tables.SCORE: name,
         **interval_of(tables.ESTIMATE, estimate),
         tables.REPLICATES_LEFT_OUT: estimate.num_left_out,
-        **group.counts,
+        **counts_for(found, average, group),
         **seeds_and_folds(found, average),
         REASON: reason,
     }
@@ -172,7 +180,7 @@ def effect_row(
         tables.ESTIMATE_REFERENCE: float(theirs),
         **interval_of(tables.DIFFERENCE, difference),
         tables.REPLICATES_LEFT_OUT: difference.num_left_out,
-        **group.counts,
+        **counts_for(found, pair[0], group),
         **seeds_and_folds(found, pair[0]),
     }
 

@@ -130,7 +130,11 @@ def read(asked: Asked, is_study: bool) -> Read:
 
 
 def sets_of(cells: Sequence[Cell], found: Sequence[pl.DataFrame]) -> tuple[list[pl.DataFrame], list[int]]:
-    """The distinct sets of lesions (the val parts of folds, or one), and the number of each cell's."""
+    """The distinct sets of lesions (the val parts of folds, or one), and the number of each cell's.
+
+    Raises:
+        BadInput: runs of one fold that scored other lesions, or gave them other targets; folds that overlap.
+    """
     sets: dict[str, int] = {}
     first: list[int] = []
     of_cell = []
@@ -143,16 +147,28 @@ def sets_of(cells: Sequence[Cell], found: Sequence[pl.DataFrame]) -> tuple[list[
         if not table[tables.TARGET].equals(found[before][tables.TARGET]):
             raise BadInput(f"{cell.run}: other targets than {cells[before].run} has for the same lesions")
         of_cell.append(sets[key])
+    of_fold: dict[int | None, int] = {}
+    for at, cell in enumerate(cells):
+        before = of_fold.setdefault(cell.fold, at)
+        if of_cell[at] != of_cell[before]:
+            shared = num_shared(found[at], found[before])
+            raise BadInput(
+                f"{cell.run}: {len(found[at]):,} lesions, of which {shared:,} are among the {len(found[before]):,} of "
+                f"{cells[before].run}; runs are compared on the same lesions: predict the same part of the same store "
+                "with each, or leave one out"
+            )
     for at, one in enumerate(first):
         for other in first[:at]:
-            shared = int(found[one][tables.IMAGE_ID].is_in(found[other][tables.IMAGE_ID].implode()).sum())
-            if shared:
+            if shared := num_shared(found[one], found[other]):
                 raise BadInput(
-                    f"{cells[one].run}: {len(found[one]):,} lesions, of which {shared:,} are among the "
-                    f"{len(found[other]):,} of {cells[other].run}; runs are compared on the same lesions, or on folds "
-                    "that share none: predict the same part with each, or leave one out"
+                    f"{cells[one].run}: shares {shared:,} of its {len(found[one]):,} lesions with {cells[other].run}, "
+                    "a run of another fold; folds must share none or all: were they dealt by the same split?"
                 )
     return [found[at] for at in first], of_cell
+
+
+def num_shared(table: pl.DataFrame, other: pl.DataFrame) -> int:
+    return int(table[tables.IMAGE_ID].is_in(other[tables.IMAGE_ID].implode()).sum())
 
 
 def threshold_of(cell: Cell, part: str, table: pl.DataFrame, digest: str) -> dict[str, Any]:
@@ -165,7 +181,11 @@ def threshold_of(cell: Cell, part: str, table: pl.DataFrame, digest: str) -> dic
             return {**held, "from": "evaluation"}
     val = predictions_file(cell, tables.VAL)
     parts = {tables.VAL: table if part == tables.VAL else predictions.read_predictions(val)} if val.is_file() else {}
-    return {**threshold.of_part(part, threshold.choose(RULE, {part: table} | parts, None)), "from": "subgroups"}
+    try:
+        chosen = threshold.choose(RULE, {part: table} | parts, None)
+    except BadInput as error:
+        raise BadInput(f"{cell.run}: {error}") from error
+    return {**threshold.of_part(part, chosen), "from": "subgroups"}
 
 
 def with_metadata(lesions: pl.DataFrame, store: Path, columns: Sequence[str]) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from lesionforge.evaluation import paired
 from lesionforge.evaluation.attributes import Rows
 from lesionforge.metrics import Floats
 
+FEW_LESIONS = 4  # lesions a patient, our choice: below it summing lesion by lesion is faster than by a matrix product
 SCORES = (metrics.PAUC, metrics.RECALL, metrics.SPECIFICITY)
 
 
@@ -42,7 +43,17 @@ class Part(NamedTuple):
     clusters: paired.Clusters
     columns: Rows  # of the drawn multiplicities: the group's clusters, several then lone
     malignant: Floats  # (K,) malignant lesions of each
-    places: dict[int, paired.Places]  # by run
+    places: "dict[int, paired.Places | Ordered]"  # by run
+
+
+class Ordered(NamedTuple):
+    """A run's lesions in the order of their scores: what a sum along them needs to give the curve of `metrics`."""
+
+    benign: Rows  # column of each lesion's cluster
+    malignant: Rows
+    starts: Rows  # (G,) the first malignant lesion on each cut
+    below: Rows  # (G,) benign lesions below the cut
+    below_or_equal: Rows  # (G,)
 
 
 class Sums(NamedTuple):
@@ -152,13 +163,39 @@ def part_of(
     lesions = paired.Lesions(population.malignant[in_set], of_row)
     split = paired.split_clusters(of_row)
     order = np.concatenate([split.several, split.lone])
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    are_few = len(in_set) <= FEW_LESIONS * len(clusters)
     places = {
-        at: paired.places(lesions, split, scores, metrics.cuts_of(lesions.malignant, scores))
+        at: ordered(lesions.malignant, scores, position[of_row])
+        if are_few
+        else paired.places(lesions, split, scores, metrics.cuts_of(lesions.malignant, scores))
         for at, run in enumerate(runs)
         if run.lesions == number and len(scores := run.scores[inside])
     }
     held = np.bincount(of_row, lesions.malignant, len(clusters))
     return Part(split, column_of[clusters[order]], held[order], places)
+
+
+def ordered(malignant: NDArray[np.bool_], scores: Floats, columns: Rows) -> Ordered:
+    by_score = np.argsort(scores, kind="stable")
+    malignant, scores, columns = malignant[by_score], scores[by_score], columns[by_score]
+    benign = scores[~malignant]
+    cuts, starts = np.unique(scores[malignant], return_index=True)
+    below, below_or_equal = (np.searchsorted(benign, cuts, side=side) for side in ("left", "right"))
+    return Ordered(columns[~malignant], columns[malignant], starts, below, below_or_equal)
+
+
+def curve_of(part: Part, places: paired.Places | Ordered, drawn: Floats) -> metrics.Curve:
+    """The curve of each resample: by places where patients have many lesions, else lesion by lesion."""
+    if isinstance(places, paired.Places):
+        return bootstrap.curve_of_places(paired.totals(part.clusters, places, drawn), places.num_cuts)
+    benign = np.zeros((len(drawn), len(places.benign) + 1))
+    np.cumsum(drawn[:, places.benign], axis=1, out=benign[:, 1:])
+    malignant = drawn[:, places.malignant]
+    on_cuts = np.add.reduceat(malignant, places.starts, axis=1) if len(places.starts) else malignant
+    below = benign[:, places.below]
+    return metrics.Curve(on_cuts, below, benign[:, places.below_or_equal] - below, malignant.sum(axis=1), benign[:, -1])
 
 
 def paucs(parts: Sequence[Part], runs: Sequence[Scored], averages: Sequence[Sequence[int]], drawn: Floats) -> Floats:
@@ -169,8 +206,7 @@ def paucs(parts: Sequence[Part], runs: Sequence[Scored], averages: Sequence[Sequ
         here = drawn[:, part.columns]
         num_malignant.append(here @ part.malignant)
         for at, places in part.places.items():
-            curve = bootstrap.curve_of_places(paired.totals(part.clusters, places, here), places.num_cuts)
-            of_run[at] = metrics.pauc_of(curve)
+            of_run[at] = metrics.pauc_of(curve_of(part, places, here))
     found = np.full((len(drawn), len(averages)), np.nan)
     for column, members in enumerate(averages):
         area, weight = np.zeros((2, len(drawn)))

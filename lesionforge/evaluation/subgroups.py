@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lesionforge")
 
-Attribute = Literal["skin_tone", "sex", "age_band", "site", "institution", "diameter", "diagnosis"]
+Attribute = Literal[
+    "skin_tone", "sex", "age_band", "site", "institution", "diameter", "diagnosis_family", "diagnosis",
+]  # fmt: skip
 
 
 class SubgroupsConfig(Config):
@@ -34,7 +36,9 @@ class SubgroupsConfig(Config):
     """Store whose metadata make the groups; default: the study's."""
     part: str | None = None
     """Predictions that are scored: val, test or a name; default: the study's; with --runs, test where all have it."""
-    attributes: tuple[Attribute, ...] = ("skin_tone", "sex", "age_band", "site", "institution", "diameter", "diagnosis")
+    attributes: tuple[Attribute, ...] = (
+        "skin_tone", "sex", "age_band", "site", "institution", "diameter", "diagnosis_family", "diagnosis",
+    )  # fmt: skip
     """What makes groups; one whose columns the store lacks is named and left out."""
     min_malignant: int = Field(10, ge=2)
     """A group with fewer malignant lesions, or with those of one patient only, is named and not scored."""
@@ -112,7 +116,9 @@ def subgroups(config: SubgroupsConfig) -> None:
             "lacking": lacking,
             "sources": found.sources,
             **measured,
-            "caveats": subgroup_text.caveats(config, asked.part, found, lesions, groupings, lacking, measured),
+            "caveats": subgroup_text.caveats(
+                config.min_malignant, config.min_benign, asked.part, found, lesions, groupings, lacking, measured
+            ),
             "disclaimer": subgroup_text.DISCLAIMER,
         }
         for name, key in ((run.SUBGROUPS_TABLE, "scores"), (run.GAPS, "gaps"), (run.EFFECTS, "effects")):
@@ -147,7 +153,7 @@ def grouped(config: SubgroupsConfig, asked: "Asked", found: "Read") -> "tuple[pl
     """The lesions with their metadata, the groups of each attribute, and the attributes that the store cannot make."""
     from lesionforge.evaluation import attributes, subgroup_runs
 
-    columns = [column for name in config.attributes for column in attributes.COLUMNS[name]]
+    columns = list(dict.fromkeys(column for name in config.attributes for column in attributes.COLUMNS[name]))
     lesions = subgroup_runs.with_metadata(found.lesions, asked.store, columns)
     lacking: list[str] = [name for name in config.attributes if not attributes.has_columns(name, lesions.columns)]
     if len(lacking) == len(config.attributes):

@@ -29,7 +29,7 @@ CLAIM = (
     Entry("3", INTRODUCTION, "Background, intended use and clinical role",
           ask="Write the background and the role in care that is meant. The software is for research, not a medical "
           "device."),
-    Entry("4", INTRODUCTION, "Aims and hypotheses", "{question} Arms compared: {arms}",
+    Entry("4", INTRODUCTION, "Aims and hypotheses", "arms compared: {arms}; question: {question}",
           "Say which comparison was the primary one, and that it was chosen before the results were seen."),
     Entry("5", DESIGN, "Prospective or retrospective",
           "Retrospective: images that were collected before the study are read from files; compared on {part}"),
@@ -62,10 +62,10 @@ CLAIM = (
     Entry("19", PARTITIONS, "Intended sample size and its reason", "{counts}. {smallest_difference}"),
     Entry("20", PARTITIONS, "How data were dealt to the parts", "split: {split}"),
     Entry("21", PARTITIONS, "Level at which the parts are apart", "{leaks}"),
-    Entry("22", MODEL, "The model, its inputs and outputs", "{models}; input: one colour image of {image_size}; "
-          "output: a score from 0 to 1 for malignancy"),
+    Entry("22", MODEL, "The model, its inputs and outputs", "models: {models}; input: one colour image of "
+          "{image_size}; output: a score from 0 to 1 for malignancy"),
     Entry("23", MODEL, "Software", "{software}; run on {hardware}"),
-    Entry("24", MODEL, "How parameters started", "{weights}"),
+    Entry("24", MODEL, "How parameters started", "weights at the start: {weights}"),
     Entry("25", TRAINING, "Training: data, augmentation, settings", "{training}; augmentation: {augmentation}; images: "
           "{mixes}. Every run's whole settings are in its config.yaml"),
     Entry("26", TRAINING, "How the final model was selected", "{selection}"),
@@ -128,7 +128,7 @@ CLEAR_DERM = (
           "them. The models tell malignant from benign only."),
     Entry("18", TECHNIQUE, "Histology of malignant lesions", ask="Say for how many malignant lesions it was read."),
     Entry("19", TECHNIQUE, "How the algorithm was developed",
-          "{models}; {weights}; {training}; {selection}; {software}"),
+          "models: {models}; weights at the start: {weights}; {training}; {selection}; {software}"),
     Entry("20", ASSESSMENT, "How others can evaluate the algorithm", "commands: {commands}; commit {commits}",
           "Say where the weights or a demonstration are."),
     Entry("21", ASSESSMENT, "Measures of performance", "{metrics}. {results}"),

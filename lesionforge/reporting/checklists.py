@@ -5,6 +5,7 @@ the facts that are passed. Mongan et al., Radiol. Artif. Intell. 2020 (CLAIM; Te
 et al., JAMA Dermatol. 2022 (CLEAR Derm). The items are in our own short words.
 """
 
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from lesionforge.reporting.checklist_items import CLAIM, CLEAR_DERM, Entry
 
 FILLED, AUTHORS, NOT_APPLICABLE = "filled", "to be filled by the authors", "not applicable"
+LACKING = "[not on record]"
 STATES = (FILLED, AUTHORS, NOT_APPLICABLE)
 
 CLAIM_NOTE = (
@@ -100,12 +102,14 @@ def answered(entry: Entry, facts: Facts) -> Item:
     values = {name: getattr(facts, name) for name in names_in(entry.found)}
     if entry.absent and values and next(iter(values.values())) == "":
         return Item(entry.number, entry.section, entry.item, NOT_APPLICABLE, entry.absent)
-    is_known = bool(entry.found) and all(values.values())
-    text = as_sentence(entry.found.format_map(values)) if is_known else ""
-    if is_known and not entry.ask:
+    lacking = [name.replace("_", " ") for name, value in values.items() if not value]
+    text = ""
+    if entry.found and (not values or len(lacking) < len(values)):
+        text = in_sentences(entry.found.format_map({name: value or LACKING for name, value in values.items()}))
+    if text and not lacking and not entry.ask:
         return Item(entry.number, entry.section, entry.item, FILLED, text)
-    ask = entry.ask or f"Write it: the study's files do not say ({', '.join(n for n, v in values.items() if not v)})."
-    return Item(entry.number, entry.section, entry.item, AUTHORS, f"{text} {ask}".strip())
+    asks = [f"Write what the study's files do not say: {', '.join(lacking)}."] if lacking else []
+    return Item(entry.number, entry.section, entry.item, AUTHORS, " ".join(filter(None, [text, *asks, entry.ask])))
 
 
 def names_in(template: str) -> list[str]:
@@ -113,8 +117,9 @@ def names_in(template: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
-def as_sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+def in_sentences(text: str) -> str:
+    """Each sentence with a capital, but for names that have one of their own further on (pAUC), and a full stop."""
+    text = re.sub(r"(^|[.!?] )([a-z])(?=[a-z]*[ ,:;])", lambda match: match[1] + match[2].upper(), text)
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

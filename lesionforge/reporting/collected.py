@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lesionforge import run, tables
 from lesionforge.errors import BadInput
-from lesionforge.reporting.sources import Sources
+from lesionforge.reporting.inputs import Sources
 
 if TYPE_CHECKING:
     import polars as pl

@@ -55,13 +55,17 @@ def missed_of(image_id: str, rows: list[tuple[str, float, bool | None]]) -> Miss
     return Missed(image_id, sum(values) / len(values), min(values), sum(known), len(known), means)
 
 
+ABOUT = (*tables.IDDX, tables.SITE, tables.SEX, tables.AGE, tables.DIAMETER)
+
+
 def about(row: dict[str, Any]) -> str:
     """What the store's table says of a lesion: diagnosis, site, sex, age, diameter."""
     diagnosis = next((row[name] for name in reversed(tables.IDDX) if row.get(name)), None)
     age, diameter = row.get(tables.AGE), row.get(tables.DIAMETER)
     words = [
         str(diagnosis).replace("::", ", ") if diagnosis else "",
-        str(row.get(tables.SITE) or ""), str(row.get(tables.SEX) or ""), f"{age:.0f} years" if isinstance(age, float) else "",
+        str(row.get(tables.SITE) or ""), str(row.get(tables.SEX) or ""),
+        f"{age:.0f} years" if isinstance(age, float) else "",
         f"{diameter:.1f} mm" if isinstance(diameter, float) else "",
     ]  # fmt: skip
     return " · ".join(word for word in words if word and word != "nan years")

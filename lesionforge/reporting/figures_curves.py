@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lesionforge.reporting.collected import Cell, Collected
 
 WIDTH = 760.0
-LEFT, RIGHT = 54.0, 12.0
+LEFT, RIGHT = 58.0, 12.0
 SHORT = {"train_loss": "training loss", "val_pauc": "pAUC on val", "val_auc": "AUC on val"}
 
 
@@ -143,15 +143,37 @@ def calibration(collected: "Collected") -> Drawing | None:
             frame, model, "mean score of the bin", "share malignant" if i % room.columns == 0 else ""
         )
         room.marks.append(Path([frame.at(low, low), frame.at(1, 1)], MUTED, 1, "3 3"))
-        for cell in (cell for cell in cells if cell.model == model):
-            colour, dash = room.colours[cell.arm]
-            rows = [row for row in bins[cell.name] if row["share"] > 0]
-            line = [frame.at(max(row["mean_score"], low), row["share"]) for row in rows]
-            if len(line) > 1:
-                room.marks.append(Path(line, colour, 1.4, dash, opacity=0.75, tip=calibration_tip(cell)))
-            room.marks += [Dot(x, y, 2.6, colour, colour, calibration_tip(cell)) for x, y in line]
+        for arm in collected.arms:
+            of_arm = [cell for cell in cells if (cell.model, cell.arm) == (model, arm)]
+            room.marks += calibration_marks(frame, of_arm, [bins[cell.name] for cell in of_arm], room.colours[arm], low)
     alt = "Share of malignant lesions against the score, in bins; the diagonal is a score that is a probability"
     return room.drawing("calibration", "Are the scores probabilities?", alt)
+
+
+def calibration_marks(
+    frame: frames.Panel,
+    cells: "Sequence[Cell]",
+    bins: Sequence[list[dict[str, float]]],
+    look: tuple[str, str],
+    low: float,
+) -> list[Mark]:
+    """Lines of an arm's runs; where all have as many bins, their mean stands before them."""
+    marks: list[Mark] = []
+    is_many = len(cells) > 1 and len({len(rows) for rows in bins}) == 1
+    for cell, rows in zip(cells, bins, strict=True):
+        line = [frame.at(max(row["mean_score"], low), row["share"]) for row in rows if row["share"] > 0]
+        marks.append(Path(line, look[0], 1, look[1], opacity=0.28 if is_many else 0.85, tip=calibration_tip(cell)))
+        marks += [] if is_many else [Dot(x, y, 2.6, look[0], look[0], calibration_tip(cell)) for x, y in line]
+    if is_many:
+        means = [
+            tuple(np.mean([row[key] for row in bin_]) for key in ("mean_score", "share"))
+            for bin_ in zip(*bins, strict=True)
+        ]
+        line = [frame.at(max(float(x), low), float(y)) for x, y in means if y > 0]
+        tip = f"{cells[0].model} · {cells[0].arm}: mean of {len(cells)} runs, bin by bin"
+        marks.append(Path(line, look[0], 2.2, look[1], tip=tip))
+        marks += [Dot(x, y, 3, look[0], look[0], tip) for x, y in line]
+    return [mark for mark in marks if not isinstance(mark, Path) or len(mark.points) > 1]
 
 
 def bins_of(cell: "Cell") -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CHANCE = 0.02  # of the pAUC
 KINDS = ("CNN", "transformer", "ensemble", "other")
-PANEL, GAP = 300.0, 62.0
+PANEL, GAP, LEFT = 296.0, 66.0, 62.0
 
 
 def colours_of(collected: "Collected") -> dict[str, tuple[str, str]]:
@@ -60,29 +60,29 @@ def overview(collected: "Collected", results: "Results") -> Drawing:
 
 
 def differences(collected: "Collected", results: "Results") -> Drawing | None:
-    """Paired differences to the reference; None where nothing was compared."""
+    """Paired differences to what each arm, or model, is compared with; None where nothing was compared."""
     colours = colours_of(collected)
+    found = results.of(PRIMARY)
+    references = {(one.against, one.reference) for one in found}
     groups = []
-    for model in collected.models:
+    for model in dict.fromkeys(one.model for one in found):
         rows = []
-        for arm in collected.arms:
-            one = results.difference(model, arm, PRIMARY)
-            if one is None or arm == collected.reference:
-                continue
+        for one in (one for one in found if one.model == model):
             quiet = one.direction == UNCLEAR
             text = in_interval(one.difference, one.low, one.high, signed)
-            point = Point(one.difference, one.low, one.high, (), "s0" if quiet else colours[arm][0],
-                          f"{model}: {arm} − {collected.reference} = {text}; {one.row.get('verdict') or ''}")  # fmt: skip
-            rows.append(Row(arm, [point], text, quiet))
+            name = one.arm if len(references) == 1 else f"{one.arm} − {one.reference}"
+            tip = f"{model}, {one.arm} against {one.reference}: {text}; {one.row.get('verdict') or ''}"
+            colour = "s0" if quiet else colours.get(one.arm, ("s1", ""))[0]
+            rows.append(Row(name, [Point(one.difference, one.low, one.high, (), colour, tip)], text, quiet))
         if rows:
             groups.append(Group(model, rows))
     if not groups:
         return None
-    alt = f"Difference of {NAMES[PRIMARY]} to {collected.reference}, paired on the same lesions; grey where the "
+    to = f" to {found[0].reference}" if len(references) == 1 else ""
+    alt = f"Difference of {NAMES[PRIMARY]}{to}, paired on the same lesions; grey where the two cannot be told apart"
     return forest(
-        "differences", "Paired differences to the reference", f"{alt}two cannot be told apart", groups,
-        f"difference of {NAMES[PRIMARY]} to {collected.reference}", lines=[(0.0, "no difference")],
-        text_name="difference [95 % interval]",
+        "differences", "Paired differences", alt, groups, f"difference of {NAMES[PRIMARY]}{to}",
+        lines=[(0.0, "no difference")], text_name="difference [95 % interval]",
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def by_synthetic(collected: "Collected", results: "Results") -> Drawing | None:
     if not models:
         return None
     colours = colours_of(collected)
-    named, top = legend([(arm, *colours[arm]) for arm in mixes], 58, 12, 690)
+    named, top = legend([(arm, *colours[arm]) for arm in mixes], LEFT, 12, 690)
     found = [one for m in models for arm in mixes if (one := results.estimate(m, arm, PRIMARY))]
     values = [v for one in found for v in (one.estimate, one.low, one.high) if v is not None]
     y_range = frames.rounded(min([CHANCE, *values]), max(values))
@@ -136,7 +136,7 @@ def by_synthetic(collected: "Collected", results: "Results") -> Drawing | None:
     per_row = 2
     bottom = top
     for i, model in enumerate(models):
-        left, y = 58 + (PANEL + GAP) * (i % per_row), top + 40 + (300.0) * (i // per_row)
+        left, y = LEFT + (PANEL + GAP) * (i % per_row), top + 40 + (300.0) * (i // per_row)
         frame = frames.panel(left, y, PANEL, 210, (-0.25, math.log2(1 + most / unit) + 0.25), y_range)
         marks += frames.grid(frame, [], frames.ticks(*y_range))
         for count in counts:
@@ -152,7 +152,7 @@ def by_synthetic(collected: "Collected", results: "Results") -> Drawing | None:
         f"{one.model} {mixes[one.arm].synthetic_malignant:,}: {in_interval(one.estimate, one.low, one.high)}"
         for one in found
     )
-    width = 58 + (PANEL + GAP) * min(len(models), per_row) - GAP + 14
+    width = LEFT + (PANEL + GAP) * min(len(models), per_row) - GAP + 14
     return Drawing("figure-6", "Scores against the synthetic share", alt, max(width, 430), bottom, marks)
 
 

@@ -115,5 +115,5 @@ def names(frame: Panel, title: str = "", x_name: str = "", y_name: str = "") -> 
     if x_name:
         marks.append(Label(middle, frame.top + frame.height + 34, x_name, 11.5, MUTED, "middle"))
     if y_name:
-        marks.append(Label(frame.left - 42, frame.top + frame.height / 2, y_name, 11.5, MUTED, "middle", upward=True))
+        marks.append(Label(frame.left - 44, frame.top + frame.height / 2, y_name, 11.5, MUTED, "middle", upward=True))
     return marks

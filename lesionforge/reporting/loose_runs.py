@@ -7,7 +7,7 @@ from typing import Any
 from lesionforge import run, tables
 from lesionforge.errors import BadInput
 from lesionforge.reporting.collected import ENSEMBLE, Cell, Collected, optional, read_cell
-from lesionforge.reporting.sources import Sources
+from lesionforge.reporting.inputs import Sources
 
 
 def read_runs(
@@ -32,7 +32,9 @@ def read_runs(
         read_cell(sources, folder, str(folder), model, arm if by_arm else folder.resolve().name, fold, seed, part)
         for folder, (model, arm, fold, seed) in zip(folders, places, strict=True)
     )
-    data = next((cell.config["data"] for cell in cells if isinstance(cell.config.get("data"), dict)), {})
+    data: dict[str, Any] = next(
+        (cell.config["data"] for cell in cells if isinstance(cell.config.get("data"), dict)), {}
+    )
     return Collected(
         title="Report of " + ("1 run" if len(cells) == 1 else f"{len(cells)} runs"),
         question="", part=part, reference=cells[0].arm, store=optional(data.get("store")),

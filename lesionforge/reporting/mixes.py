@@ -64,7 +64,8 @@ def rows_of(collected: "Collected") -> list[dict[str, Any]]:
             augment = (cell.config.get("augment") or {}).get("preset")
             key = (arm, *asked.values(), *found, data.get("sampler"), augment)
             row = rows.setdefault(key, {
-                tables.ARM: arm, "asked_malignant": text_of(asked["malignant"]), "drawn_malignant": found.real_malignant,
+                tables.ARM: arm, "asked_malignant": text_of(asked["malignant"]),
+                "drawn_malignant": found.real_malignant,
                 "asked_synthetic": text_of(asked["synthetic_malignant"]), "drawn_synthetic": found.synthetic_malignant,
                 "asked_benign": text_of(asked["benign"]), "drawn_benign": found.real_benign + found.synthetic_benign,
                 "sampler": data.get("sampler"), "augmentation": augment, "num_runs": 0,

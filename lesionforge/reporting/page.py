@@ -5,12 +5,16 @@ from html import escape
 from pathlib import Path
 
 from lesionforge.reporting import svg
+from lesionforge.reporting.blocks import Section
 from lesionforge.reporting.drawing import DARK, LIGHT
-from lesionforge.reporting.parts import Section
 
 HERE = Path(__file__).parent
 # Enforced by the browser: whatever the page holds, it cannot fetch.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
 def page(title: str, kicker: str, sections: Sequence[Section], footer: str) -> str:
@@ -31,12 +35,14 @@ def page(title: str, kicker: str, sections: Sequence[Section], footer: str) -> s
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="lesionforge">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="generator" content="lesionforge">'
         f'<link rel="icon" href="data:,">\n<style>{style()}</style></head>\n<body><div class="layout">'
         f'<nav aria-label="Sections"><a class="brand" href="#summary">lesionforge<small>study report</small></a>'
-        f'<ol>{links}</ol><button class="theme" type="button">Dark</button></nav>\n<main><header><p class="kicker">{kicker}</p>'
+        f'<ol>{links}</ol><button class="theme" type="button">Dark</button></nav>\n'
+        f'<main><header><p class="kicker">{kicker}</p>'
         f"<h1>{escape(title)}</h1></header>\n{bodies}<footer>{footer}</footer></main></div>\n"
-        f'<dialog aria-label="Enlarged picture"><img alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACw="><p></p></dialog>'
+        f'<dialog aria-label="Enlarged picture"><img alt="" src="{NO_PICTURE}"><p></p></dialog>'
         f"\n<script>{script}</script>\n</body></html>\n"
     )
 

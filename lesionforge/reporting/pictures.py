@@ -1,13 +1,15 @@
 """Pictures for the page: lesions out of stores as they lie there, figures of other verbs as smaller JPEGs."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lesionforge import tables
+from lesionforge import run, tables
 from lesionforge.data import pixels
 from lesionforge.errors import BadInput
+from lesionforge.reporting.inputs import Sources
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,33 +24,47 @@ SIDE = 160  # pixels of a lesion that is made smaller
 class Lesion(NamedTuple):
     image_id: str
     data: bytes
-    row: dict[str, object]  # of the samples table
+    row: dict[str, Any]  # of the samples table
 
 
-def opened(path: Path | None) -> "Store | None":
-    """A store, or None where there is none or it is damaged."""
+def opened(path: Path | None, sources: Sources) -> "Store | None":
+    """A store, or None where there is none or it is damaged; store.json holds the digest of what lies in it."""
     from lesionforge.data.store import open_store
 
+    if path is not None:
+        sources.note(path / run.STORE)
     try:
         return None if path is None else open_store(path)
     except BadInput:
         return None
 
 
-def lesions(store: "Store", image_ids: list[str]) -> list[Lesion]:
-    """Lesions of a store with their rows; ids that it has not are left out."""
-    samples = store.samples()
-    known = samples.with_row_index("at").filter(samples[tables.IMAGE_ID].is_in(image_ids))
-    rows = {row[tables.IMAGE_ID]: row for row in known.to_dicts()}
+def lesions(store: "Store", image_ids: Sequence[str], columns: Sequence[str] = ()) -> list[Lesion]:
+    """Lesions of a store with what its table says in `columns`; ids and columns that it has not are left out."""
+    import polars as pl
+
+    held = store.row_of.filter(pl.col(tables.IMAGE_ID).is_in(list(image_ids)))
+    numbers = dict(zip(held[tables.IMAGE_ID].to_list(), held["row"].to_list(), strict=True))
+    there = columns_of(store, columns)
+    table = store.samples(there)[list(numbers.values())].to_dicts() if there else [{} for _ in numbers]
+    rows = dict(zip(numbers, table, strict=True))
     found = []
     for image_id in image_ids:
-        if image_id in rows:
+        if image_id in numbers:
             try:
-                data = small(bytes(store.read(rows[image_id]["at"])))
-            except (pixels.BadImage, BadInput):
+                data = small(bytes(store.read(numbers[image_id])))
+            except pixels.BadImage:
                 continue
             found.append(Lesion(image_id, data, rows[image_id]))
     return found
+
+
+def columns_of(store: "Store", wanted: Sequence[str]) -> list[str]:
+    """Those of `wanted` that a store's table has."""
+    import polars as pl
+
+    known = pl.read_parquet_schema(store.path / run.SAMPLES)
+    return [name for name in wanted if name in known]
 
 
 def small(data: bytes) -> bytes:

@@ -16,8 +16,8 @@ from lesionforge.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lesionforge.reporting.blocks import Section
     from lesionforge.reporting.collected import Collected
-    from lesionforge.reporting.parts import Section
 
 log = logging.getLogger("lesionforge")
 
@@ -128,19 +128,24 @@ def read(config: ReportConfig) -> "Collected":
 def all_sections(collected: "Collected") -> "list[Section]":
     """Every section in the order of the page; all files are read here."""
     from lesionforge.reporting import (
+        sections_checklists,
         sections_data,
+        sections_groups,
         sections_lesions,
         sections_record,
+        sections_results,
         sections_scores,
         sections_synthetic,
     )
     from lesionforge.reporting.results import read_results
+    from lesionforge.reporting.study_facts import facts_of
 
     results = read_results(collected)
     return [
         sections_scores.summary(collected, results),
-        sections_scores.results_section(collected, results),
+        sections_results.results_section(collected, results),
         sections_scores.behaviour(collected),
+        sections_groups.subgroups(collected),
         sections_lesions.failures(collected),
         sections_lesions.maps(collected),
         sections_data.data(collected),
@@ -148,11 +153,12 @@ def all_sections(collected: "Collected") -> "list[Section]":
         sections_synthetic.synthetic(collected),
         sections_record.training(collected),
         sections_record.record(collected),
+        sections_checklists.checklist(facts_of(collected, results)),
     ]
 
 
 def changed_sources(out: Path, collected: "Collected") -> list[str]:
-    from lesionforge.reporting.sources import changed
+    from lesionforge.reporting.inputs import changed
 
     before: dict[str, Any] = files.read_json(out / run.INPUTS) if (out / run.INPUTS).is_file() else {}
     return changed(before, collected.sources.digests)

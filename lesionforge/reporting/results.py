@@ -1,4 +1,4 @@
-"""Estimates of every arm and differences to the reference, as `compare` wrote them; without it, each run's own scores."""
+"""Estimates of every arm and differences as `compare` wrote them; without it, each run's own scores."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
 
 HIGHER, LOWER, UNCLEAR = "higher", "lower", "cannot be told apart"
+ARMS, MODELS = "arm", "model"  # what a comparison is between
 COMPARED, ONE_RUN, SEVERAL_RUNS = "compared", "one run", "mean of runs"
 SMALLER_IS_BETTER = ("triage_per_malignancy", "brier", "log_loss", "ece", "ece_equal_width")
 
@@ -36,16 +37,23 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A model on one arm against the same model on the reference."""
+    """A model on one arm against the same model on another arm, or against another model on the same arm."""
 
     model: str
     arm: str
+    reference: str  # the other arm, or the other model
+    against: str  # ARMS or MODELS
     score: str
     difference: float
     low: float | None
     high: float | None
     direction: str  # HIGHER, LOWER or UNCLEAR
     row: dict[str, Any]  # all that compare wrote
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the interval leaves out 0; with many comparisons some do by chance."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 class Results(NamedTuple):
@@ -57,8 +65,12 @@ class Results(NamedTuple):
     def estimate(self, model: str, arm: str, score: str) -> Estimate | None:
         return next((e for e in self.estimates if (e.model, e.arm, e.score) == (model, arm, score)), None)
 
-    def difference(self, model: str, arm: str, score: str) -> Difference | None:
-        return next((d for d in self.differences if (d.model, d.arm, d.score) == (model, arm, score)), None)
+    def difference(self, model: str, arm: str, score: str, against: str = ARMS) -> Difference | None:
+        asked = (model, arm, score, against)
+        return next((d for d in self.differences if (d.model, d.arm, d.score, d.against) == asked), None)
+
+    def of(self, score: str) -> list[Difference]:
+        return [d for d in self.differences if d.score == score]
 
     def scores(self) -> list[str]:
         """Those there are, in the order of NAMES."""
@@ -86,9 +98,9 @@ def read_results(collected: "Collected") -> Results:
 def estimate_of(row: dict[str, Any]) -> Estimate | None:
     if not is_number(row.get(tables.ESTIMATE)):
         return None
-    values = numbers_in(row.get("values"))
+    values = numbers_in(row.get(tables.EACH_SEED))
     return Estimate(
-        str(row.get(tables.MODEL)), str(row.get(tables.ARM)), str(row.get(tables.SCORE)), row[tables.ESTIMATE],
+        str(row.get(tables.MODEL) or ""), str(row.get(tables.ARM)), str(row.get(tables.SCORE)), row[tables.ESTIMATE],
         row.get(tables.LOW), row.get(tables.HIGH), values, row.get(tables.NUM_SEEDS) or len(values) or 1, COMPARED,
     )  # fmt: skip
 
@@ -113,7 +125,8 @@ def difference_of(row: dict[str, Any]) -> Difference | None:
     else:
         direction = HIGHER if difference > 0 else LOWER
     return Difference(
-        str(row.get(tables.MODEL)), str(row.get(tables.ARM)), str(row.get(tables.SCORE)), difference,
+        str(row.get(tables.MODEL) or ""), str(row.get(tables.ARM)), str(row.get(tables.REFERENCE)),
+        MODELS if row.get("against") == MODELS else ARMS, str(row.get(tables.SCORE)), difference,
         row.get(tables.LOW), row.get(tables.HIGH), direction, row,
     )  # fmt: skip
 

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
-from lesionforge.reporting import mixes, parts
-from lesionforge.reporting.parts import Section, Table
+from lesionforge.reporting import blocks, mixes
+from lesionforge.reporting.blocks import Section, Table
 from lesionforge.reporting.words import counted, listed
 
 if TYPE_CHECKING:
@@ -18,27 +18,25 @@ def data(collected: "Collected") -> Section:
     leaks = collected.sources.object(collected.split / run.LEAKS) if collected.split else {}
     if leaks.get("parts") or leaks.get("folds"):
         counts = parts_table(leaks)
-        html += [leak_words(leaks), parts.table(counts, sortable=False)]
+        html += [leak_words(leaks), blocks.table(counts, sortable=False)]
         found.append(counts)
     else:
         where = collected.split or "the split"
-        html.append(parts.missing(f"Leak report: {where}/{run.LEAKS} is not there; `lesionforge split` writes it."))
+        html.append(blocks.missing(f"Leak report: {where}/{run.LEAKS} is not there; `lesionforge split` writes it."))
     store = collected.sources.object(collected.store / run.DONE) if collected.store else {}
     if store:
-        html.append(parts.facts([
-            ("store", f"{counted(store.get('num_images') or 0, 'lesion')}, {store.get('num_malignant') or 0:,} malignant"),
+        images, same = store.get("num_images") or 0, store.get("num_identical_to_another")
+        html.append(blocks.facts([
+            ("store", f"{counted(images, 'lesion')}, {store.get('num_malignant') or 0:,} malignant"),
             ("patients", patients_of(store)),
-            ("identical images", f"{store.get('num_identical_to_another') or 0:,} are byte for byte another one"),
+            ("identical images", f"{same or 'none'} of them byte for byte another"),
         ]))  # fmt: skip
     mix = mixes_table(collected)
     if mix.rows:
-        html.append(parts.table(mix))
+        html.append(blocks.table(mix))
         found.append(mix)
     else:
-        html.append(parts.missing("Training distributions: no run holds its mix.parquet."))
-    about = [(arm, str(facts.get("about") or "")) for arm, facts in collected.arms.items()]
-    if any(words for _, words in about):
-        html.append(parts.facts(about))
+        html.append(blocks.missing("Training distributions: no run holds its mix.parquet."))
     return Section("data", "Data and training distributions", "".join(html), (), found, short="Data")
 
 
@@ -57,13 +55,13 @@ def leak_words(leaks: dict[str, Any]) -> str:
     unknown = leaks.get("images_of_unknown_patients") or 0
     text = f"Split: {name}."
     if leaks.get("leaky"):
-        return parts.warning(f"{text} This split leaks by design: scores on it say too much.")
+        return blocks.warning(f"{text} This split leaks by design: scores on it say too much.")
     if shared:
         named = listed([f"{number:,} {what}" for what, number in shared.items()])
-        return parts.warning(f"{text} Parts share {named}: scores may say too much.")
-    words = parts.text(f"{text} No patient, lesion or identical image is on two sides.")
+        return blocks.warning(f"{text} Parts share {named}: scores may say too much.")
+    words = blocks.text(f"{text} No patient, lesion or identical image is on two sides.")
     if unknown:
-        words += parts.warning(
+        words += blocks.warning(
             f"The patient of {counted(unknown, 'lesion')} is unknown, so patients on two sides cannot be ruled out."
         )
     return words

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
-from lesionforge.reporting import parts, pictures
-from lesionforge.reporting.failures import Missed, about, worst_scored
-from lesionforge.reporting.parts import Image, Section, Table
+from lesionforge.reporting import blocks, pictures
+from lesionforge.reporting.blocks import Image, Section, Table
+from lesionforge.reporting.failures import ABOUT, Missed, about, worst_scored
 from lesionforge.reporting.sections_synthetic import picture, rights
 from lesionforge.reporting.words import counted, percent
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
 
 WIDTH_5, WIDTH_SHEET = 1500, 1300  # pixels
+CAPTION_5 = (
+    "Figure 5 of the study: what the malignant score rests on. White line: the outline of the lesion; below each map "
+    "the share of it that lies inside."
+)
 MOST_SHEETS = 6  # in the page; the others lie in the folder
 NUM_WORST = 12
 
@@ -25,7 +29,9 @@ def maps(collected: "Collected") -> Section:
     found: list[Table] = []
     if not collected.maps:
         html.append(
-            parts.missing("Figure 5 (activation maps): the study names no heat maps; `lesionforge explain` makes them.")
+            blocks.missing(
+                "Figure 5 (activation maps): the study names no heat maps; `lesionforge explain` makes them."
+            )
         )
     for i, folder in enumerate(collected.maps):
         suffix = f"-{i + 1}" if i else ""
@@ -33,16 +39,15 @@ def maps(collected: "Collected") -> Section:
         facts = collected.sources.object(folder / run.FOCUS)
         name = collected.sources.name(folder)
         if data is None:
-            html.append(parts.missing(f"Figure 5: {name}/{run.FIGURE5} is not there; `lesionforge explain` makes it."))
+            html.append(blocks.missing(f"Figure 5: {name}/{run.FIGURE5} is not there; `lesionforge explain` makes it."))
         else:
-            html.append(picture(data, WIDTH_5, "Figure 5 of the study: what the malignant score rests on. White line: the "
-                                "outline of the lesion; below each map the share of it that lies inside.", f"figure-5{suffix}"))  # fmt: skip
+            html.append(picture(data, WIDTH_5, CAPTION_5, f"figure-5{suffix}"))
         table = focus_table(facts, suffix)
         if table.rows:
-            html += [parts.table(table), findings(facts)]
+            html += [blocks.table(table), findings(facts)]
             found.append(table)
         elif data is not None:
-            html.append(parts.missing(f"Lesion focus: {name}/{run.FOCUS} is not there."))
+            html.append(blocks.missing(f"Lesion focus: {name}/{run.FOCUS} is not there."))
         html.append(sheets(collected, folder))
     return Section("maps", "Where the models look", "".join(html), (), found)
 
@@ -56,9 +61,11 @@ def focus_table(facts: dict[str, Any], suffix: str) -> Table:
               tables.AREA_SHARE: "lesion's share of the image", tables.RANDOM_FOCUS: "random weights",
               tables.PERFECT_FOCUS: "perfect map", tables.NUM_IMAGES: "lesions"}  # fmt: skip
     return Table(
-        f"focus{suffix}", "How much of each map lies inside the lesion", [{k: row.get(k) for k in keys} for row in rows],
+        f"focus{suffix}", "How much of each map lies inside the lesion",
+        [{key: row.get(key) for key in keys} for row in rows],
         titles, intervals={tables.FOCUS: ("focus_low", "focus_high")},
-        notes=["Perfect map: all of it inside, at the map's own coarse cells. Intervals are over lesions, not over seeds."],
+        notes=["Perfect map: all of it inside, at the map's own coarse cells.",
+               "Intervals are over lesions, not seeds."],
     )  # fmt: skip
 
 
@@ -69,7 +76,7 @@ def findings(facts: dict[str, Any]) -> str:
     ]
     if not lines:
         return ""
-    return parts.details(
+    return blocks.details(
         "What can be said of these maps", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
     )
 
@@ -85,8 +92,8 @@ def sheets(collected: "Collected", folder: Path) -> str:
     if not html:
         return ""
     more = len(paths) - MOST_SHEETS
-    note = parts.text(f"{more} more sheets lie in {collected.sources.name(folder)}.", "data") if more > 0 else ""
-    return parts.details(f"Heat-map sheets of {counted(len(html), 'run')}", "".join(html) + note)
+    note = blocks.text(f"{more} more sheets lie in {collected.sources.name(folder)}.", "data") if more > 0 else ""
+    return blocks.details(f"Heat-map sheets of {counted(len(html), 'run')}", "".join(html) + note)
 
 
 def failures(collected: "Collected") -> Section:
@@ -94,20 +101,24 @@ def failures(collected: "Collected") -> Section:
     worst = worst_scored(collected, NUM_WORST)
     if not worst:
         words = f"Worst-scored malignant lesions: no run has predictions of part {collected.part} with known targets."
-        return Section("failures", "Failures", parts.missing(words))
-    store = pictures.opened(collected.store)
-    lesions = {one.image_id: one for one in pictures.lesions(store, [one.image_id for one in worst])} if store else {}
-    html = [parts.text(
+        return Section("failures", "Failures", blocks.missing(words))
+    store = pictures.opened(collected.store, collected.sources)
+    lesions = (
+        {one.image_id: one for one in pictures.lesions(store, [w.image_id for w in worst], ABOUT)} if store else {}
+    )
+    html = [blocks.text(
         f"The {len(worst)} malignant lesions of part {collected.part} that the models score worst, over all runs. The "
         "share says how many benign lesions are scored as more suspicious: 0 % is best, 50 % is chance."
     )]  # fmt: skip
     if not lesions:
-        html.append(parts.missing("Their pictures: the store of real lesions cannot be read from here."))
+        html.append(blocks.missing("Their pictures: the store of real lesions cannot be read from here."))
     else:
-        html.append(parts.images([image_of(one, lesions) for one in worst if one.image_id in lesions], "lesions large"))
-        html.append(parts.text(rights(collected, store), "data"))
+        html.append(
+            blocks.images([image_of(one, lesions) for one in worst if one.image_id in lesions], "lesions large")
+        )
+        html.append(blocks.text(rights(store), "data"))
     table = failures_table(collected, worst, {key: one.row for key, one in lesions.items()})
-    html.append(parts.details("As a table, by training distribution", parts.table(table)))
+    html.append(blocks.details("As a table, by training distribution", blocks.table(table)))
     return Section("failures", "Failures", "".join(html), (), [table])
 
 
@@ -130,7 +141,8 @@ def failures_table(collected: "Collected", worst: list[Missed], rows: dict[str, 
                                "benign_above": one.benign_above, "best": one.best, "num_found": one.num_found,
                                "num_runs": one.num_runs}  # fmt: skip
         found.append(row | {f"above_{arm}": one.by_arm.get(arm) for arm in collected.arms})
-    titles = {tables.IMAGE_ID: "lesion", "about": "what is known", "benign_above": "benign above, mean", "best": "best run",
+    titles = {tables.IMAGE_ID: "lesion", "about": "what is known", "benign_above": "benign above, mean",
+              "best": "best run",
               "num_found": "runs that find it", "num_runs": "of runs"}  # fmt: skip
     titles |= {f"above_{arm}": f"above, {arm}" for arm in collected.arms}
     return Table("failures", "Worst-scored malignant lesions", found, titles)

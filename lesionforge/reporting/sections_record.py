@@ -5,15 +5,19 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
-from lesionforge.reporting import figures_curves, parts
+from lesionforge.reporting import blocks, figures_curves
+from lesionforge.reporting.blocks import Section, Table
 from lesionforge.reporting.curves import TRAIN_LOSS, is_number
-from lesionforge.reporting.parts import Section, Table
 from lesionforge.reporting.words import counted
 
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
 
 VAL_PAUC = "val_pauc"
+NOTES = {
+    TRAIN_LOSS: "Losses of arms with other mixes cannot be compared.",
+    VAL_PAUC: "Used for no choice where the last epoch is kept.",
+}
 DEVICE = re.compile(r"\) on (\S+), [\d,]+ steps of")  # in a training's log
 PACKAGES = ("torch", "timm", "diffusers", "transformers", "numpy", "polars", "opencv-python-headless", "snakemake")
 
@@ -25,16 +29,15 @@ def training(collected: "Collected") -> Section:
         drawing = figures_curves.training(collected, key)
         if drawing is not None:
             drawings.append(drawing)
-            html.append(parts.drawing(drawing, f"{words}, a line a run. Losses of arms with other mixes cannot be compared."
-                                      if key == TRAIN_LOSS else f"{words}; used for no choice where the last epoch is kept."))  # fmt: skip
+            html.append(blocks.drawing(drawing, f"{words}, a line a run. {NOTES[key]}"))
         else:
             why = (
                 "no run wrote it" if key == TRAIN_LOSS else "the runs did not look at val while training (val_every 0)"
             )
-            html.append(parts.missing(f"{words}: {why}."))
+            html.append(blocks.missing(f"{words}: {why}."))
     compute = compute_table(collected)
     html.append(
-        parts.table(compute) if compute.rows else parts.missing("Compute: no finished run says how long it took.")
+        blocks.table(compute) if compute.rows else blocks.missing("Compute: no finished run says how long it took.")
     )
     return Section("training", "Training and compute", "".join(html), drawings, [compute] if compute.rows else [])
 
@@ -58,7 +61,8 @@ def compute_table(collected: "Collected") -> Table:
         for verb, folder in (("finetune", generator.finetune), ("generate", generator.candidates)):
             done = collected.sources.object(folder / run.DONE) if folder is not None else {}
             if is_number(done.get("seconds")):
-                rows.append({"what": f"{verb} {generator.name}", "parameters": None, "runs": 1, "steps": done.get("num_steps"),
+                rows.append({"what": f"{verb} {generator.name}", "parameters": None, "runs": 1,
+                             "steps": done.get("num_steps"),
                              "hours": done["seconds"] / 3600, "minutes_a_run": done["seconds"] / 60,
                              "device": "not on record"})  # fmt: skip
     if len(rows) > 1:
@@ -67,8 +71,8 @@ def compute_table(collected: "Collected") -> Table:
     titles = {"what": "what", "parameters": "parameters, millions", "runs": "runs", "steps": "steps", "hours": "hours",
               "minutes_a_run": "minutes a run", "device": "device"}  # fmt: skip
     return Table("compute", "Compute used", rows, titles, digits={"hours": 2, "minutes_a_run": 1, "parameters": 2},
-                 notes=["Wall-clock time of finished trainings as each run recorded it; prediction and evaluation are not "
-                        "in it."])  # fmt: skip
+                 notes=["Wall-clock time of finished trainings as each run recorded it; prediction and evaluation are "
+                        "not in it."])  # fmt: skip
 
 
 def device_of(collected: "Collected", folder: Any) -> str | None:
@@ -81,18 +85,18 @@ def record(collected: "Collected") -> Section:
     html = [missing_cells(collected), failed_jobs(collected)]
     if not any(html):
         html.append(
-            parts.text(f"Nothing is missing: all {counted(len(collected.cells), 'run')} have predictions and scores.")
+            blocks.text(f"Nothing is missing: all {counted(len(collected.cells), 'run')} have predictions and scores.")
         )
     if collected.sources.problems:
-        html.append(parts.warning(" ".join(collected.sources.problems)))
+        html.append(blocks.warning(" ".join(collected.sources.problems)))
     environments = environment_table(collected)
     if environments.rows:
-        html.append(parts.table(environments, sortable=False))
+        html.append(blocks.table(environments, sortable=False))
     commands = commands_of(collected)
     if commands:
-        html.append("<h3>Exact commands</h3>" + parts.code("\n".join(commands)))
+        html.append("<h3>Exact commands</h3>" + blocks.code("\n".join(commands)))
     else:
-        html.append(parts.missing("Exact commands: no folder holds its environment.json."))
+        html.append(blocks.missing("Exact commands: no folder holds its environment.json."))
     html.append(submissions(collected))
     return Section("record", "Record", "".join(html), (), [environments] if environments.rows else [])
 
@@ -104,7 +108,7 @@ def missing_cells(collected: "Collected") -> str:
     one = Table(
         "missing", f"What is missing of {counted(len(rows), 'run')}", rows, {tables.RUN: "run", "missing": "not there"}
     )
-    return parts.table(one)
+    return blocks.table(one)
 
 
 def failed_jobs(collected: "Collected") -> str:
@@ -113,7 +117,7 @@ def failed_jobs(collected: "Collected") -> str:
         lines = job.get("last_lines") or ()
         last = "\n".join(str(line) for line in lines) if isinstance(lines, list | tuple) else str(lines)
         title = f"Failed: {job.get('job')} ({job.get('verb')}), log {job.get('log')}"
-        html.append(parts.details(title, parts.code(last)))
+        html.append(blocks.details(title, blocks.code(last)))
     return "".join(html)
 
 

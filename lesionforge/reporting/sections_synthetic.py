@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
 from lesionforge.data import pixels
-from lesionforge.reporting import parts, pictures
+from lesionforge.reporting import blocks, pictures
+from lesionforge.reporting.blocks import Image, Section, Table
 from lesionforge.reporting.drawing import INK, MUTED, Drawing, Label, Mark, Picture, in_width
-from lesionforge.reporting.parts import Image, Section, Table
 from lesionforge.reporting.words import counted, decimals, percent
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ NUM_SHOWN, NUM_DROPPED, NUM_PAIRS = 16, 8, 6
 MOST_GENERATORS = 3  # shown with pictures; the others have their numbers
 WIDTH_1, WIDTH_4A = 1400, 1100  # pixels
 MEASURES = {"kid_held_out": "KID to held-out real lesions", "precision": "precision: look like real ones",
-            "recall": "recall: real ones covered", "coverage": "coverage", "vendi": "Vendi score: how many kinds"}  # fmt: skip
+            "recall": "recall: real ones covered", "coverage": "coverage",
+            "vendi": "Vendi score: how many kinds"}  # fmt: skip
 
 
 def augmentations(collected: "Collected") -> Section:
@@ -30,30 +31,30 @@ def augmentations(collected: "Collected") -> Section:
         data = collected.sources.bytes(folder / run.PREVIEW)
         if data is None:
             html.append(
-                parts.missing(f"Figure 1: {folder.name}/{run.PREVIEW} is not there; `lesionforge preview` makes it.")
+                blocks.missing(f"Figure 1: {folder.name}/{run.PREVIEW} is not there; `lesionforge preview` makes it.")
             )
         else:
-            html.append(picture(data, WIDTH_1, "Figure 1 of the study: original lesions at the left, seeded views of the "
+            html.append(picture(data, WIDTH_1, "Figure 1 of the study: originals at the left, seeded views of the "
                                 "augmentation beside them.", f"figure-1{f'-{i + 1}' if i else ''}"))  # fmt: skip
     if not collected.previews:
         html.append(
-            parts.missing("Figure 1 (augmentations): the study names no preview; `lesionforge preview` makes one.")
+            blocks.missing("Figure 1 (augmentations): the study names no preview; `lesionforge preview` makes one.")
         )
     return Section("augmentation", "Augmentation", "".join(html))
 
 
 def picture(data: bytes, width: int, caption: str, name: str = "") -> str:
     try:
-        return parts.plate(Image(pictures.as_jpeg(data, width), caption), name)
+        return blocks.plate(Image(pictures.as_jpeg(data, width), caption), name)
     except pixels.BadImage as error:
-        return parts.missing(f"{caption}: the picture cannot be read ({error}).")
+        return blocks.missing(f"{caption}: the picture cannot be read ({error}).")
 
 
 def synthetic(collected: "Collected") -> Section:
     """Each generator: how it learned, what it made, what the audit kept."""
     if not collected.generators:
         words = "Figures 2, 3 and 4a: this study has no generator, so no synthetic lesions."
-        return Section("synthetic", "Synthetic lesions", parts.missing(words))
+        return Section("synthetic", "Synthetic lesions", blocks.missing(words))
     html: list[str] = []
     drawings: list[Drawing] = []
     found: list[Table] = []
@@ -74,23 +75,24 @@ def learning(collected: "Collected", generator: "Generator", suffix: str | None)
     """What the generator is, and Figure 4a."""
     folder = generator.finetune
     if folder is None:
-        return parts.text(f"{generator.name}: images that were generated elsewhere; how is not on record here.")
+        return blocks.text(f"{generator.name}: images that were generated elsewhere; how is not on record here.")
     manifest = collected.sources.object(folder / run.GENERATOR)
     done = collected.sources.object(folder / run.DONE)
     html = []
     if manifest or done:
-        seconds = done.get("seconds")
-        html.append(parts.facts([
+        seconds, base = done.get("seconds"), manifest.get("base") or {}
+        minutes = f", {seconds / 60:.0f} minutes" if seconds else ""
+        html.append(blocks.facts([
             ("generator", f"{manifest.get('kind')}, method {manifest.get('method')}, {manifest.get('image_size')} px"),
-            ("base", f"{(manifest.get('base') or {}).get('name')}; licence: {(manifest.get('base') or {}).get('licence')}"),
+            ("base", f"{base.get('name')}; licence: {base.get('licence')}"),
             ("saw", f"{counted(manifest.get('num_seen') or 0, 'real image')} of part train, none of val or test"),
-            ("training", f"{counted(done.get('num_steps') or 0, 'step')}" + (f", {seconds / 60:.0f} minutes" if seconds else "")),
+            ("training", counted(done.get("num_steps") or 0, "step") + minutes),
         ]))  # fmt: skip
     else:
-        html.append(parts.missing(f"{generator.name}: {collected.sources.name(folder)} holds no finished generator."))
+        html.append(blocks.missing(f"{generator.name}: {collected.sources.name(folder)} holds no finished generator."))
     data = collected.sources.bytes(folder / run.FIGURE4A)
     if data is None:
-        html.append(parts.missing(f"Figure 4a: {collected.sources.name(folder / run.FIGURE4A)} is not there."))
+        html.append(blocks.missing(f"Figure 4a: {collected.sources.name(folder / run.FIGURE4A)} is not there."))
     elif suffix is not None:
         caption = "Figure 4a of the study: samples from the same seeds while the generator learns, by epoch."
         html.append(picture(data, WIDTH_4A, caption, f"figure-4a{suffix}"))
@@ -101,10 +103,10 @@ def verdict(collected: "Collected", generator: "Generator", suffix: str, found: 
     """What the audit kept, dropped and measured."""
     folder = generator.synthetic
     if folder is None:
-        return parts.missing(f"{generator.name}: no audited store; `lesionforge audit` makes one.")
+        return blocks.missing(f"{generator.name}: no audited store; `lesionforge audit` makes one.")
     audit = collected.sources.object(folder / run.AUDIT)
     if not audit:
-        return parts.missing(
+        return blocks.missing(
             f"{generator.name}: {collected.sources.name(folder / run.AUDIT)} is not there, so no audit's verdict."
         )
     cards = [(f"{audit.get('num_kept') or 0:,} of {audit.get('num_candidates') or 0:,}", "generated images kept")]
@@ -113,15 +115,17 @@ def verdict(collected: "Collected", generator: "Generator", suffix: str, found: 
         held = (audit.get("copies") or {}).get("held_out_rate") or {}
         cards.append((percent(rate.get("estimate"), 1), "near-copies of training images; of real held-out lesions "
                       f"{percent(held.get('estimate'), 1)} lie beyond the same threshold"))  # fmt: skip
-    for row in audit.get("shortcut") or ():
-        if row.get("format") == "after formatting, all that is kept" and row.get("estimate") is not None:
-            cards.append((decimals(row["estimate"], 2), f"AUC of a small classifier that tells {row.get('class')} generated "
-                          "from real images; 0.5 is chance, and what it finds a malignancy classifier can find too"))  # fmt: skip
+    cards += [
+        (decimals(row["estimate"], 2), f"AUC of a small classifier that tells {row.get('class')} generated from real "
+         "images; 0.5 is chance, and what it finds a malignancy classifier can find too")
+        for row in audit.get("shortcut") or ()
+        if row.get("format") == "after formatting, all that is kept" and row.get("estimate") is not None
+    ]  # fmt: skip
     boxes = "".join(f"<div class=card><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cards)
     html = [f"<div class=cards>{boxes}</div>"]
-    html += [parts.warning(str(words)) for words in audit.get("warnings") or ()]
+    html += [blocks.warning(str(words)) for words in audit.get("warnings") or ()]
     if (audit.get("features") or {}).get("is_random"):
-        html.append(parts.warning("The measures below come from random weights: they show that the machinery runs."))
+        html.append(blocks.warning("The measures below come from random weights: they show that the machinery runs."))
     funnel = [{"filter": r.get("filter"), "limit": r.get("limit"), "num_dropped": r.get("num_dropped"),
                "num_left": r.get("num_left")} for r in audit.get("funnel") or () if r.get("is_on")]  # fmt: skip
     if funnel:
@@ -132,16 +136,17 @@ def verdict(collected: "Collected", generator: "Generator", suffix: str, found: 
             "num_left": "left",
         }
         one = Table(f"audit-funnel{suffix}", "What the audit dropped", funnel, titles)
-        html.append(parts.details("What the audit dropped, filter by filter", parts.table(one, sortable=False)))
+        html.append(blocks.details("What the audit dropped, filter by filter", blocks.table(one, sortable=False)))
         found.append(one)
     measured = measures(audit)
     if measured:
         titles = {"class": "class", "measure": "measure", tables.ESTIMATE: "kept images", "baseline": "real images"}
         one = Table(f"audit-measures{suffix}", "The kept images as a set, beside real ones", measured, titles,
-                    intervals={tables.ESTIMATE: (tables.LOW, tables.HIGH), "baseline": ("baseline_low", "baseline_high")},
+                    intervals={tables.ESTIMATE: (tables.LOW, tables.HIGH),
+                               "baseline": ("baseline_low", "baseline_high")},
                     notes=["The same measure between sets of real lesions stands beside, at the same number of images.",
                            f"Features: {(audit.get('features') or {}).get('name') or 'not on record'}."])  # fmt: skip
-        html.append(parts.table(one, sortable=False))
+        html.append(blocks.table(one, sortable=False))
         found.append(one)
     return "".join(html)
 
@@ -156,13 +161,12 @@ def measures(audit: dict[str, Any]) -> list[dict[str, Any]]:
 
 def beside_real(collected: "Collected", generator: "Generator", suffix: str, drawings: list[Drawing]) -> str:
     """Figures 2 and 3: kept images beside real lesions; what was dropped, and the closest pairs."""
-    store, real = pictures.opened(generator.synthetic), pictures.opened(collected.store)
+    store = pictures.opened(generator.synthetic, collected.sources)
+    real = pictures.opened(collected.store, collected.sources)
     html = []
     for one, name in ((store, "the audited store"), (real, "the store of real lesions")):
         if one is None:
-            html.append(parts.missing(f"Figures 2 and 3: {name} cannot be read, so its lesions are not shown."))
-        else:
-            collected.sources.note(one.path / run.STORE)
+            html.append(blocks.missing(f"Figures 2 and 3: {name} cannot be read, so its lesions are not shown."))
     made = malignant_of(store, None) if store is not None else []
     train = train_ids(collected)
     shown = malignant_of(real, train) if real is not None else []
@@ -172,11 +176,11 @@ def beside_real(collected: "Collected", generator: "Generator", suffix: str, dra
         html.append("<h3>Figure 2: generated lesions beside real ones</h3>")
         for title, lesions in grids:
             html.append(
-                parts.text(title, "data")
-                + parts.images([Image(one.data, "", f"{title}: {one.image_id}") for one in lesions])
+                blocks.text(title, "data")
+                + blocks.images([Image(one.data, "", f"{title}: {one.image_id}") for one in lesions])
             )
         html.append(
-            f"<p class=data>Evenly spread over the sorted ids; nothing was picked by eye. {escape(rights(collected, real))}</p>"
+            blocks.text(f"Evenly spread over the sorted ids; nothing was picked by eye. {rights(real)}", "data")
         )
         drawings.append(sheet(f"figure-2{suffix}", "Generated lesions beside real ones", grids))
     html.append(dropped(collected, generator, real, suffix, drawings))
@@ -198,11 +202,11 @@ def train_ids(collected: "Collected") -> "pl.Series | None":
     return None if mix is None else mix[tables.IMAGE_ID]
 
 
-def rights(collected: "Collected", real: Any) -> str:
+def rights(real: Any) -> str:
     """Licences and attributions of the real lesions."""
     if real is None:
         return ""
-    samples = real.samples()
+    samples = real.samples(pictures.columns_of(real, (tables.IMAGE_ID, tables.LICENSE, tables.ATTRIBUTION)))
     found = []
     for name, words in ((tables.LICENSE, "Licences"), (tables.ATTRIBUTION, "Attribution")):
         if name in samples.columns:
@@ -215,12 +219,12 @@ def dropped(collected: "Collected", generator: "Generator", real: Any, suffix: s
     """Figure 3: dropped candidates with their reason, and the pairs most alike."""
     if generator.synthetic is None:
         return ""
-    candidates = pictures.opened(generator.candidates)
+    candidates = pictures.opened(generator.candidates, collected.sources)
     verdicts = collected.sources.table(generator.synthetic / run.VERDICTS)
     pairs = collected.sources.table(generator.synthetic / run.PAIRS_TABLE)
     if candidates is None or verdicts is None:
-        return parts.missing("Figure 3: the candidates' store or the audit's verdicts are not there, so what was dropped "
-                             "is not shown.")  # fmt: skip
+        return blocks.missing("Figure 3: the candidates' store or the audit's verdicts are not there, so what was "
+                             "dropped is not shown.")  # fmt: skip
     html = []
     grids: list[tuple[str, list[pictures.Lesion]]] = []
     if tables.VERDICT_REASON in verdicts.columns:
@@ -228,8 +232,8 @@ def dropped(collected: "Collected", generator: "Generator", real: Any, suffix: s
         reasons = dict(zip(gone[tables.IMAGE_ID].to_list(), gone[tables.VERDICT_REASON].to_list(), strict=True))
         lesions = pictures.lesions(candidates, pictures.evenly(gone[tables.IMAGE_ID], NUM_DROPPED))
         if lesions:
-            html.append(parts.text("Generated, dropped by the audit, with its reason", "data"))
-            html.append(parts.images([Image(one.data, reasons[one.image_id], f"dropped: {reasons[one.image_id]} ({one.image_id})",
+            html.append(blocks.text("Generated, dropped by the audit, with its reason", "data"))
+            html.append(blocks.images([Image(one.data, why := reasons[one.image_id], f"dropped: {why} ({one.image_id})",
                                             "dropped") for one in lesions]))  # fmt: skip
             grids.append(("Dropped by the audit", lesions))
     if pairs is not None and real is not None and tables.NEAREST_IMAGE in pairs.columns:
@@ -264,7 +268,7 @@ def closest(
         return ""
     grids.append(("Closest pairs: generated, then the real training image it is most alike", both))
     words = "The closest pairs of all: each generated image, then the real training image it is most alike"
-    return parts.text(words, "data") + parts.images(cells)
+    return blocks.text(words, "data") + blocks.images(cells)
 
 
 def sheet(name: str, title: str, grids: list[tuple[str, list[pictures.Lesion]]]) -> Drawing:

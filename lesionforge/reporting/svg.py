@@ -10,9 +10,11 @@ FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',Arial,sans-
 
 def rules(names: dict[str, str]) -> str:
     """CSS of the marks; `names` gives each role its colour, or the variable that holds it."""
-    strokes = "".join(f".k-{role}{{stroke:{colour}}}.f-{role}{{fill:{colour}}}" for role, colour in names.items())
+    strokes = "".join(
+        f".plot .k-{role}{{stroke:{colour}}}.plot .f-{role}{{fill:{colour}}}" for role, colour in names.items()
+    )
     return (
-        f"svg.plot path{{fill:none;stroke-linejoin:round;stroke-linecap:round}}{strokes}"
+        f".plot path{{fill:none;stroke-linejoin:round;stroke-linecap:round}}{strokes}"
         f"svg.plot text{{font-family:{FONTS};font-variant-numeric:tabular-nums}}svg.plot .b{{font-weight:600}}"
         "svg.plot .m{text-anchor:middle}svg.plot .e{text-anchor:end}"
     )

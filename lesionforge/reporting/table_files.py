@@ -33,6 +33,9 @@ LATEX_WORDS = {
     "\u2018": "`", "\u2019": "'", "\u201c": "``", "\u201d": "''", "\u2022": r"\textbullet{}", "\u00b2": r"$^{2}$",
     "\u00b3": r"$^{3}$", "\u00a0": "~",
 }  # fmt: skip
+LONG_CELL = 16  # letters; a longer cell is broken into lines where the table is too wide for a page
+LETTERS_A_LINE = 100  # of a page, in small print
+MOST_ROWS = 35  # or lines of words, that surely fit a page; a longer table breaks over pages
 MARKDOWN_MARKS = re.compile(r"([\\|`*_{}\[\]<>#~$])")
 
 
@@ -166,26 +169,52 @@ def in_markdown(text: str) -> str:
 
 
 def as_latex(found: Shown, caption: str, name: str, notes: Sequence[str] = ()) -> str:
-    """A table environment with booktabs' rules, a caption and the label tab:NAME."""
-    columns = "".join("r" if right else "l" for right in found.is_number)
+    """A table with booktabs' rules, a caption and the label tab:NAME; a long one breaks over pages.
+
+    Long cells are broken into lines, so that the table fits the page.
+    """
+    num_letters = sum(len(word) for row in found.rows for word in row)
+    is_long = max(len(found.rows), num_letters / LETTERS_A_LINE) > MOST_ROWS
+    packages = ["booktabs", *(["longtable"] if is_long else []), *(["array"] if any(widths_of(found)) else [])]
+    head = rf"\caption{{{in_latex(caption)}}}", rf"\label{{tab:{re.sub('[^A-Za-z0-9:-]+', '-', name)}}}"
+    body = [latex_row(row) for row in found.rows]
     lines = [
-        r"% Needs \usepackage{booktabs} and, under pdfLaTeX, \usepackage[T1]{fontenc} and \usepackage{textcomp};",
-        r"% names in scripts other than Latin need XeLaTeX or LuaLaTeX.",
-        r"\begin{table}[htbp]",
-        r"  \centering\small",
-        rf"  \caption{{{in_latex(caption)}}}",
-        rf"  \label{{tab:{re.sub('[^A-Za-z0-9:-]+', '-', name)}}}",
-        rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-        r"    \toprule",
-        latex_row(found.titles),
-        r"    \midrule",
-        *(latex_row(row) for row in found.rows),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        *(rf"  \par\smallskip\footnotesize {in_latex(note)}" for note in notes),
-        r"\end{table}",
+        rf"% Needs \usepackage{{{','.join(packages)}}} and, under pdfLaTeX, \usepackage[T1]{{fontenc}} and",
+        r"% \usepackage{textcomp}; names in scripts other than Latin need XeLaTeX or LuaLaTeX.",
     ]
+    below = [rf"\par\smallskip\footnotesize {in_latex(note)}" for note in notes]
+    if is_long:
+        lines += [r"\begingroup\small", rf"\begin{{longtable}}{{{columns_of(found)}}}", f"{''.join(head)} \\\\"]
+        lines += [r"\toprule", latex_row(found.titles), r"\midrule", r"\endfirsthead"]
+        lines += [r"\toprule", latex_row(found.titles), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+        lines += [*body, r"\end{longtable}", *below, r"\endgroup"]
+    else:
+        lines += [r"\begin{table}[htbp]", r"\centering\small", *head, rf"\begin{{tabular}}{{{columns_of(found)}}}"]
+        lines += [r"\toprule", latex_row(found.titles), r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+        lines += [*below, r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def columns_of(found: Shown) -> str:
+    """The column letters: r for numbers, l for short words, p for words that need lines."""
+    widths = widths_of(found)
+    letters = [
+        rf">{{\raggedright\arraybackslash}}p{{{width:.2f}\linewidth}}" if width else "r" if right else "l"
+        for width, right in zip(widths, found.is_number, strict=True)
+    ]
+    return f"@{{}}{''.join(letters)}@{{}}"
+
+
+def widths_of(found: Shown) -> list[float]:
+    """The share of the line of each column whose words need lines; 0 for the others, which are as wide as they are."""
+    longest = [max(map(len, column)) for column in zip(found.titles, *found.rows, strict=True)]
+    is_wide = [length > LONG_CELL and not right for length, right in zip(longest, found.is_number, strict=True)]
+    narrow = sum(length + 2 for length, wide in zip(longest, is_wide, strict=True) if not wide)
+    wanted = [min(length, LETTERS_A_LINE) if wide else 0 for length, wide in zip(longest, is_wide, strict=True)]
+    if narrow + sum(wanted) + 2 * len(wanted) <= LETTERS_A_LINE:
+        return [0.0] * len(wanted)
+    room = max(1 - narrow / LETTERS_A_LINE - 0.02 * sum(is_wide), 0.3)
+    return [room * each / max(sum(wanted), 1) for each in wanted]
 
 
 def latex_row(cells: Sequence[str]) -> str:

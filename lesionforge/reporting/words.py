@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lesionforge.reporting.collected import PRIMARY
-from lesionforge.reporting.results import HIGHER, LOWER, UNCLEAR
+from lesionforge.reporting.results import ARMS, HIGHER, LOWER, UNCLEAR
 
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
     from lesionforge.reporting.results import Difference, Results
 
 MINUS = "\N{MINUS SIGN}"
-MOST_NAMED = 3  # comparisons that a sentence names with their numbers
+MOST_NAMED = 3  # groups that a sentence names
+MOST_SENTENCES = 4
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
@@ -50,10 +51,14 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
+def sentence(words: str) -> str:
+    """A phrase with a capital letter and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}" + ("" if words.endswith((".", "!", "?")) else ".")
+
+
 def answer(collected: "Collected", results: "Results") -> list[str]:
     """Two or three sentences: what is higher than the reference, what is lower, what cannot be told apart."""
-    found = [d for d in results.differences if d.score == PRIMARY and d.arm != collected.reference]
-    reference = collected.reference
+    found = results.of(PRIMARY)
     if not found:
         if len(collected.arms) > 1 or len(collected.models) > 1:
             return [
@@ -61,42 +66,134 @@ def answer(collected: "Collected", results: "Results") -> list[str]:
                 "`lesionforge report` again. The scores of the runs by themselves stand below."
             ]
         return ["One training distribution of one model: there is nothing to compare it with. Its scores stand below."]
-    sentences = [
-        sentence(found, HIGHER, "higher than", reference), sentence(found, LOWER, "lower than", reference),
-        unclear(found, reference),
-    ]  # fmt: skip
-    return [one for one in sentences if one]
+    families = list(dict.fromkeys((d.against, d.reference) for d in found))
+    sentences = []
+    for against, reference in families:
+        those = [d for d in found if (d.against, d.reference) == (against, reference)]
+        sentences += [told(those, direction) for direction in (HIGHER, LOWER)] + [unclear(those)]
+    sentences = [one for one in sentences if one]
+    return sentences if len(sentences) <= MOST_SENTENCES else in_counts(found)
 
 
-def sentence(found: "list[Difference]", direction: str, word: str, reference: str) -> str:
-    """`3x scored lower than 0x with resnet (−0.034 [−0.056, −0.011]).`; counts where there are many."""
-    those = sorted((d for d in found if d.direction == direction), key=lambda d: -abs(d.difference))
+def in_counts(found: "list[Difference]") -> list[str]:
+    """Many comparisons in three sentences."""
+    sentences = []
+    for direction in (HIGHER, LOWER):
+        those = [d for d in found if d.direction == direction]
+        if those:
+            largest = max(those, key=lambda d: abs(d.difference))
+            sentences.append(
+                f"{len(those)} of {counted(len(found), 'comparison')} found a score {direction} than what "
+                f"it is compared with; the largest difference is {largest.arm} with {largest.model}, "
+                f"against {largest.reference}: {in_interval(*numbers(largest), signed)}."
+            )
+    num = sum(d.direction == UNCLEAR for d in found)
+    if num:
+        sentences.append(f"{num} of {counted(len(found), 'comparison')} cannot be told apart. The table names each.")
+    return sentences
+
+
+def grouped(found: "list[Difference]", direction: str) -> "dict[tuple[str, ...], list[Difference]]":
+    """Comparisons of a direction by what they hold for (the models, of arms): those that agree stand together."""
+    holds: dict[str, list[str]] = {}
+    for one in found:
+        if one.direction == direction:
+            holds.setdefault(thing(one), []).append(within(one))
+    groups: dict[tuple[str, ...], list[Difference]] = {}
+    for name, where in holds.items():
+        groups.setdefault(tuple(where), []).extend(d for d in found if thing(d) == name and d.direction == direction)
+    return groups
+
+
+def thing(one: "Difference") -> str:
+    """What is compared: an arm or a model."""
+    return one.arm if one.against == ARMS else one.model
+
+
+def within(one: "Difference") -> str:
+    """Where it is compared: with a model, or on an arm."""
+    return one.model if one.against == ARMS else one.arm
+
+
+def told(found: "list[Difference]", direction: str) -> str:
+    """`Trained on 1x or 3x, both models scored lower than on 0x, by 0.035 to 0.056 (...).`; one sentence a group."""
+    sentences = []
+    for where, group in grouped(found, direction).items():
+        things = listed(list(dict.fromkeys(thing(d) for d in group)), "or" if group[0].against == ARMS else "and")
+        reference = group[0].reference
+        if group[0].against == ARMS:
+            start = f"Trained on {things}, {place(where, found)} scored {direction} than on {reference}"
+        else:
+            on = f" on {place(where, found)}" if len({within(d) for d in found}) > 1 else ""
+            start = f"{things} scored {direction} than {reference}{on}"
+        sentences.append(f"{start}{by_how_much(group)}.")
+    return " ".join(sentences)
+
+
+def numbers(one: "Difference") -> tuple[float, float | None, float | None]:
+    return one.difference, one.low, one.high
+
+
+def place(where: Sequence[str], found: "list[Difference]", either: bool = False) -> str:
+    """`resnet`, `both models`, `every training distribution`, or their names."""
+    num = len({within(d) for d in found})
+    if list(where) == [""]:  # runs that were compared by name
+        return "a model"
+    kind = "model" if found[0].against == ARMS else "training distribution"
+    if len(where) < num or num == 1:
+        return listed(list(where), "or" if either else "and")
+    if num == 2:
+        return f"either {kind}" if either else f"both {kind}s"
+    return f"any {kind}" if either else f"all {num} {kind}s"
+
+
+def by_how_much(group: "list[Difference]") -> str:
+    if len(group) == 1:
+        return f": {in_interval(*numbers(group[0]), signed)}"
+    sizes = sorted(abs(d.difference) for d in group)
+    ends = [end for d in group for end in (d.low, d.high) if end is not None]
+    inside = f" (95\N{NO-BREAK SPACE}% intervals between {signed(min(ends))} and {signed(max(ends))})" if ends else ""
+    if decimals(sizes[0]) == decimals(sizes[-1]):
+        return f" by {decimals(sizes[0])}{inside}"
+    return f" by {decimals(sizes[0])} to {decimals(sizes[-1])}{inside}"
+
+
+def unclear(found: "list[Difference]") -> str:
+    """`No difference to 0x can be told for 1x with either model: ...`."""
+    groups = grouped(found, UNCLEAR)
+    those = [one for group in groups.values() for one in group]
     if not those:
         return ""
-    named = [f"{d.arm} with {d.model} ({in_interval(d.difference, d.low, d.high, signed)})" for d in those]
-    if len(those) <= MOST_NAMED:
-        return f"Scored {word} {reference}: {listed(named)}."
-    return f"{len(those)} of {len(found)} comparisons scored {word} {reference}, the largest {listed(named[:2])}."
-
-
-def unclear(found: "list[Difference]", reference: str) -> str:
-    those = [d for d in found if d.direction == UNCLEAR]
-    if not those:
-        return ""
-    arms = list(dict.fromkeys(d.arm for d in those))
-    num = len(found)
-    if len(those) == num:
-        named = listed(arms) if len(arms) <= 6 else f"none of the {len(arms)} other arms"
-        verb = "can be told apart from" if len(arms) > 6 else "cannot be told apart from"
-        start = f"{named[0].upper()}{named[1:]} {verb} {reference} on these lesions, with any model"
-    elif len(those) <= MOST_NAMED:
-        start = f"{listed([f'{d.arm} with {d.model}' for d in those])} cannot be told apart from {reference}"
+    if len(groups) > MOST_NAMED:
+        start = f"{len(those)} of {counted(len(found), 'comparison')} cannot be told apart from {found[0].reference}"
     else:
-        start = f"The other {len(those)} of {num} comparisons cannot be told apart from {reference}"
+        join = " with " if found[0].against == ARMS else " on "
+        is_one = len({within(d) for d in found}) == 1
+        named = [
+            listed(list(dict.fromkeys(thing(d) for d in group)), "or")
+            + ("" if is_one else f"{join}{place(where, found, either=True)}")
+            for where, group in groups.items()
+        ]
+        start = f"No difference to {found[0].reference} can be told for {listed(named, 'and')}"
     widths = [(d.high - d.low) / 2 for d in those if d.low is not None and d.high is not None]
     if not widths:
         return f"{start}."
     return (
-        f"{start}; differences of up to about {decimals(max(widths))} either way would be missed, so this is no proof "
-        "that they are equal."
+        f"{start}: the intervals reach up to {decimals(max(widths))} to either side, so smaller differences may be "
+        f"there and be missed.{before_correction(those, len(found))}"
+    )
+
+
+def before_correction(those: "list[Difference]", num_compared: int) -> str:
+    """What an interval alone would have told, were it not one of many."""
+    away = [d for d in those if d.is_away]
+    if not away:
+        return ""
+    named = listed(
+        [f"{thing(d)} with {within(d)}" if d.against == ARMS else f"{thing(d)} on {within(d)}" for d in away]
+    )
+    which = named if len(away) <= MOST_NAMED else f"{len(away)} of them"
+    return (
+        f" Without the correction for {counted(num_compared, 'comparison')}, the "
+        f"{'interval' if len(away) == 1 else 'intervals'} of {which} would leave out zero."
     )

@@ -143,7 +143,7 @@ def running(
         )
 
     # Its input ends without a line when this process is killed.
-    guard = ["sh", "-c", f"read -r over || kill -{'INT' if on_cluster else 'TERM'} -- -{process.pid}"]
+    guard = ["sh", "-c", f"read -r over || kill -{'INT' if on_cluster else 'TERM'} -{process.pid}"]
     with subprocess.Popen(guard, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as guarding:
 
         def pass_on(number: int) -> None:

@@ -11,6 +11,7 @@ from lesionforge.reporting.drawing import Drawing
 from lesionforge.reporting.table_files import INTERVAL, NOTHING, shown
 
 HYPHEN = re.compile(r"(?<!\w)-(?=\d)")
+MOST_ROWS = 400  # of a table in the page, our choice: more are in its files
 SHORT = 14  # characters of a cell that is not broken
 
 
@@ -48,26 +49,33 @@ class Image(NamedTuple):
 
 def text(words: str, kind: str = "") -> str:
     """A paragraph of plain text."""
-    return f"<p{f' class={kind}' if kind else ''}>{escape(words)}</p>"
+    return f"<p{f' class={kind}' if kind else ''}>{in_html(words)}</p>"
+
+
+def in_html(words: str) -> str:
+    """Text as HTML; a number and its percent sign stay on one line."""
+    return escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def missing(words: str) -> str:
     """What a section lacks, and how it is had."""
-    return f'<p class="missing">{escape(words)}</p>'
+    return f'<p class="missing">{in_html(words)}</p>'
 
 
 def warning(words: str) -> str:
-    return f'<p class="warning">{escape(words)}</p>'
+    return f'<p class="warning">{in_html(words)}</p>'
 
 
-def details(summary: str, inside: str, is_open: bool = False) -> str:
-    return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{inside}</details>"
+def details(summary: str, inside: str, is_printed: bool = True) -> str:
+    """What is folded; paper shows it open, or not at all where it is long and lies in a file."""
+    kind = "" if is_printed else ' class="long"'
+    return f"<details{kind}><summary>{in_html(summary)}</summary>{inside}</details>"
 
 
-def drawing(one: Drawing, caption: str = "", wide: bool = False) -> str:
-    """A figure with what it shows in words below."""
-    under = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure id="fig-{one.name}"{" class=wide" if wide else ""}><div class="scroll">{svg.inline(one)}</div>{under}</figure>'
+def drawing(one: Drawing, caption: str = "") -> str:
+    """A figure with what it shows, as text, below."""
+    under = f"<figcaption>{in_html(caption)}</figcaption>" if caption else ""
+    return f'<figure id="fig-{escape(one.name)}"><div class="scroll">{svg.inline(one)}</div>{under}</figure>'
 
 
 def table(one: Table, marked: Mapping[int, str] | None = None, sortable: bool = True) -> str:
@@ -84,26 +92,29 @@ def table(one: Table, marked: Mapping[int, str] | None = None, sortable: bool = 
     found = shown(frame, one.titles, one.digits, one.intervals)
     heads = "".join(
         f'<th scope="col"{number_class(is_number)}>'
-        + (f"<button>{escape(title)}</button>" if sortable else escape(title))
+        + (f"<button>{in_html(title)}</button>" if sortable else escape(title))
         + "</th>"
         for title, is_number in zip(found.titles, found.is_number, strict=True)
     )
     lines = []
-    for i, row in enumerate(found.rows):
+    for i, row in enumerate(found.rows[:MOST_ROWS]):
         cells = []
         for name, words, is_number in zip(one.titles, row, found.is_number, strict=True):
             value = one.rows[i].get(name)
             key = f' data-v="{value!r}"' if is_number and value is not None else ""
             kind = number_class(is_number) or (" class=s" if len(words) <= SHORT else "")
             cells.append(f"<td{kind}{key}>{in_cell(words, is_number)}</td>")
-        kind = (marked or {}).get(i)
-        lines.append(f"<tr{f' class={kind}' if kind else ''}>{''.join(cells)}</tr>")
-    notes = "".join(f"<li>{escape(note)}</li>" for note in one.notes)
+        row_kind = (marked or {}).get(i)
+        lines.append(f"<tr{f' class={row_kind}' if row_kind else ''}>{''.join(cells)}</tr>")
+    more = len(one.rows) - MOST_ROWS
+    rest = [f"{more:,} more rows are in tables/{one.name}.csv."] if more > 0 else []
+    notes = "".join(f"<li>{in_html(note)}</li>" for note in (*rest, *one.notes))
     under = f'<ul class="notes">{notes}</ul>' if notes else ""
-    kind = " class=sortable" if sortable else ""
+    style = " class=sortable" if sortable else ""
     return (
-        f'<figure class="table" id="tab-{one.name}"><figcaption>{escape(one.caption)}</figcaption><div class="scroll">'
-        f"<table{kind}><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{under}</figure>"
+        f'<figure class="table" id="tab-{escape(one.name)}"><figcaption>{in_html(one.caption)}</figcaption>'
+        '<div class="scroll">'
+        f"<table{style}><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{under}</figure>"
     )
 
 
@@ -151,7 +162,8 @@ def images(shown_images: Sequence[Image], kind: str = "lesions") -> str:
         badge = f'<span class="badge {escape(one.mark.split()[0])}">{escape(one.mark)}</span>' if one.mark else ""
         caption = f"<figcaption>{badge}{lines(one.caption)}</figcaption>" if one.caption or badge else ""
         cells.append(
-            f'<figure><button class="zoom" aria-label="enlarge"><img loading="lazy" alt="{escape(one.about or one.caption)}" '
+            f'<figure><button class="zoom" aria-label="enlarge"><img loading="lazy" '
+            f'alt="{escape(one.about or one.caption)}" '
             f'src="{source(one.data)}"></button>{caption}</figure>'
         )
     return f'<div class="{kind}">{"".join(cells)}</div>'
