@@ -1,12 +1,13 @@
 # make demo   the whole chain on the built-in phantom data set, then says where its report is
 # make test   everything that CI runs
+# make docs   the documentation as a site that needs no network
 # Needs Python 3.11 to 3.13 and nothing else; .venv is made on the first call.
 
 PYTHON ?= python3
 BIN = .venv/bin
 SHELL = /bin/bash
 
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test lint docs bench clean
 
 venv: .venv/installed
 
@@ -29,9 +30,13 @@ lint: venv
 test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
 
+docs: venv
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo docs/_build/index.html
+
 bench: venv
 	$(BIN)/uv pip install --quiet --python .venv --require-hashes --no-deps --requirements benchmarks/requirements.lock
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script --write || exit 1; done
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv demo docs/_build .mypy_cache .ruff_cache .pytest_cache

@@ -133,7 +133,7 @@ def local(folder: Path, given: argparse.Namespace) -> list[str]:
         cpu_of(snakemake(make(folder / f"local-{jobs}"), jobs, *words), given.rounds) for jobs in (given.jobs, 1)
     )
     return [
-        f"{'Snakemake on this machine, jobs that do nothing':46}CPU seconds",
+        f"{'Snakemake here, jobs that do nothing':46}CPU seconds",
         row("1 job", one, "start-up of Snakemake and its workflow"),
         row(f"{given.jobs} jobs", many),
         row("each further job", (many - one) / (given.jobs - 1)),

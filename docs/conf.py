@@ -10,7 +10,7 @@ project = "lesionforge"
 author = "the lesionforge authors"
 copyright = "the lesionforge authors, Apache-2.0. Research software, not a medical device."
 
-extensions = ["myst_parser", "mathml", "recipe_tables"]  # the last two lie in ext/
+extensions = ["myst_parser", "long_commands", "mathml", "recipe_tables"]  # the last three lie in ext/
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3  # [text](page.md#a-heading) works as it does on GitHub
 exclude_patterns = ["_build"]

@@ -56,15 +56,26 @@ def real_store(out: Path) -> None:
     run_command(["prepare", "--images", *files.split(), "--out", str(out)])
 
 
+def larger_challenge(out: Path) -> None:
+    """As many benign lesions as the smoke study asks for."""
+    larger = {**PHANTOM, "--num-images": ["1100"], "--malignant-fraction": ["0.08"]}
+    run_command(with_options(["phantom", "--out", str(out)], larger))
+
+
+def larger_store(out: Path) -> None:
+    files = "data/phantom/train-image.hdf5 --metadata data/phantom/train-metadata.csv"
+    run_command(["prepare", "--images", *files.split(), "--out", str(out)])
+
+
+def larger_split(out: Path) -> None:
+    run_command(["split", "--store", "stores/phantom", "--fractions", "0.6", "0.2", "0.2", "--out", str(out)])
+
+
 def patient_split(out: Path) -> None:
     run_command(["split", "--store", "stores/real", "--folds", "3", "--out", str(out)])
 
 
-def parts_split(out: Path) -> None:
-    run_command(["split", "--store", "stores/real", "--fractions", "0.6", "0.2", "0.2", "--out", str(out)])
-
-
-def run_of(model: str, *further: str) -> Callable[[Path], None]:
+def run_of(model: str, *further: str, seed: str = "0") -> Callable[[Path], None]:
     def train(out: Path) -> None:
         words = [
             "train",
@@ -75,7 +86,7 @@ def run_of(model: str, *further: str) -> Callable[[Path], None]:
             "--data.split",
             "splits/patient",
         ]
-        words += ["--data.fold", "0", "--model.name", model, "--out", str(out)]
+        words += ["--data.fold", "0", "--model.name", model, "--seed", seed, "--out", str(out)]
         run_command(tiny_training(words))
         for verb in further:
             run_command(
@@ -176,15 +187,20 @@ def own_split(out: Path) -> None:
     split.write_csv(out)
 
 
+ARMS = ("balanced", "shuffled")
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "data/isic-2024": challenge,
     "stores/real": real_store,
     "splits/patient": patient_split,
-    "splits/parts": parts_split,
+    "data/phantom": larger_challenge,
+    "stores/phantom": larger_store,
+    "splits/phantom": larger_split,
     "runs/edgenext-super-0": run_of("edgenext", "predict"),
-    "runs/vit": run_of("vit"),
-    "runs/edgenext": run_of("edgenext"),
-    "runs/efficientnet": run_of("efficientnet"),
+    "runs/vit": run_of("vit", "predict", "evaluate"),
+    "runs/edgenext": run_of("edgenext", "predict", "evaluate"),
+    "runs/efficientnet": run_of("efficientnet", "predict"),
+    **{f"runs/{arm}-{seed}": run_of("resnet", "predict", "evaluate", seed=seed) for arm in ARMS for seed in "01"},
     "weights/mobilenetv2_100.safetensors": weights_file,
     "my-split.csv": own_split,
     "ISIC_2024_Permissive_Training_Input": isic_folder,
@@ -199,7 +215,15 @@ BESIDE = {
     "HAM10000_images": ("HAM10000_metadata.csv",),
     "generated": ("generated.csv", "learned-from.csv"),
 }
-BEFORE = {"stores/real": ("data/isic-2024",), "splits/patient": ("stores/real",), "splits/parts": ("stores/real",)}
+BEFORE: dict[str, tuple[str, ...]] = {
+    "data/isic-2024": (),
+    "stores/real": ("data/isic-2024",),
+    "splits/patient": ("stores/real",),
+    "data/phantom": (),
+    "stores/phantom": ("data/phantom",),
+    "splits/phantom": ("stores/phantom",),
+    "weights/mobilenetv2_100.safetensors": (),
+}
 
 
 class World:
@@ -211,8 +235,7 @@ class World:
     def made(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
-            default = () if name in ("data/isic-2024", "weights/mobilenetv2_100.safetensors") else ("splits/patient",)
-            for before in BEFORE.get(name, default):
+            for before in BEFORE.get(name, ("splits/patient",)):
                 self.made(before)
             path.parent.mkdir(parents=True, exist_ok=True)
             with chdir(self.folder):

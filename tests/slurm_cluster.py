@@ -109,7 +109,7 @@ class Cluster:
         return ["nsenter", f"--target={children_of(self.process.pid)[0]}", "--mount", "--pid", "--wd=.", "--", *words]
 
     def run(self, *words: str, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.inside(*words), capture_output=True, text=True, timeout=timeout, **options)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(self.inside(*words), capture_output=True, text=True, timeout=timeout, **options)  # type: ignore[call-overload]
 
     def start(self, *words: str, said: Path, **options: object) -> "Command":
         with said.open("ab") as log:

@@ -25,7 +25,19 @@ FLOORS = {
     "study": 5,
     "cli": 6,
 }
-GROUND = {"errors", "files", "progress", "tables", "config", "recipe", "resolve", "metrics", "bootstrap", "signals", "verbs"}
+GROUND = {
+    "errors",
+    "files",
+    "progress",
+    "tables",
+    "config",
+    "recipe",
+    "resolve",
+    "metrics",
+    "bootstrap",
+    "signals",
+    "verbs",
+}
 VERBS = {
     "data": {"phantom", "download", "prepare", "split", "preview"},
     "classifier": {"train", "predict", "explain", "export"},
@@ -52,7 +64,14 @@ DOORS = {
         "auditing.artefacts",
         "auditing.copies_descriptor",
     },
-    "matplotlib": {"data.preview", "classifier.sheets", "evaluation.reliability", "diffusion.grids", "auditing.sheets", "reporting.painting"},
+    "matplotlib": {
+        "data.preview",
+        "classifier.sheets",
+        "evaluation.reliability",
+        "diffusion.grids",
+        "auditing.sheets",
+        "reporting.painting",
+    },
     "diffusers": {
         "diffusion.pipeline",
         "diffusion.sampling",

@@ -84,7 +84,7 @@ def test_nothing_is_fetched_from_elsewhere_and_all_that_is_named_is_there(site: 
         assert reader.found
         for address in reader.found:
             assert not re.match(r"(\w+:)?//", address) or address.startswith("data:"), f"{page.name}: {address}"
-            if not address.startswith("data:"):
+            if not address.startswith(("data:", "#")):
                 assert (page.parent / re.sub(r"[?#].*", "", address)).is_file(), f"{page.name}: {address}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text()), sheet.name
@@ -111,3 +111,9 @@ def test_every_verb_stands_in_a_command_of_the_docs() -> None:
     text = "\n".join(page.read_text() for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md"])
     for verb in VERBS:
         assert re.search(rf"^ *lesionforge {verb}\b", text, re.MULTILINE), verb
+
+
+def test_every_measurement_stands_on_its_page() -> None:
+    text = (DOCS / "measurements.md").read_text()
+    for file in (DOCS / "benchmarks").glob("*.txt"):
+        assert f"```{{literalinclude}} benchmarks/{file.name}\n" in text, file.name

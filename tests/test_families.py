@@ -81,6 +81,23 @@ def test_the_printed_table_is_aligned_and_whole() -> None:
         assert line[start - 1] == " " != line[start]
 
 
+@pytest.mark.parametrize("short_name", FAMILIES)
+def test_each_is_a_transformer_or_a_cnn(short_name: str) -> None:
+    """As the study counts them: EdgeNeXt, which has both, with the transformers."""
+    transformers = ("vit", "swin", "eva02", "edgenext", "deit3", "beitv2")
+    expected = "transformer" if short_name.partition(":")[0] in transformers else "CNN"
+    assert families.kind_of(short_name) == expected
+    assert families.kind_of(FAMILIES[short_name].timm_name) == expected
+
+
+def test_of_other_architectures_nothing_is_said() -> None:
+    assert families.kind_of("mobilenetv2_100.ra_in1k") == "CNN"
+    for name in ("pit_ti_224", "nonsense", "tf_efficientnet_b0", ""):
+        assert families.kind_of(name) is None
+    assert families.timm_name_of("vit:tiny") == "vit_tiny_patch16_224"
+    assert families.timm_name_of("resnet18.a1_in1k") == families.timm_name_of("resnet18") == "resnet18"
+
+
 def config_of(out: Path, short_name: str, store: Path, split: Path) -> TrainConfig:
     """Four steps at the smallest size that the deepest of them can halve five times."""
     size = 42 if short_name.startswith("eva02") else 32

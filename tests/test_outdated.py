@@ -172,7 +172,8 @@ def test_an_unfinished_run_is_gone_on_with(folder: Path) -> None:
 
 
 def test_killed_between_moving_and_noting_it_moves_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_move, moves = outdated.move, []
+    real_move = outdated.move
+    moves: list[Any] = []
 
     def move(*words: Any) -> None:
         if moves:

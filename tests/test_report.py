@@ -206,8 +206,10 @@ def test_loose_runs(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.strip() == str(tmp_path / "r" / run.REPORT)
     shown = words_of(page_of(tmp_path / "r"))
     assert "Report of 2 runs" in shown
+    assert shown.index("matched_budget_0x (reference)") < shown.index("matched_budget_1x")
     assert "matched_budget_1x" in shown
     assert "Nothing was compared yet" in shown
+    assert "<code>lesionforge compare</code>" in page_of(tmp_path / "r")
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ def times_of(folder: Path, *places: str) -> dict[str, float]:
     return {place: (folder / place).stat().st_mtime for place in places}
 
 
-@pytest.mark.slow  # two minutes: a job is 10 s of imports
-@pytest.mark.timeout(1200)
+@pytest.mark.slow  # minutes: seven jobs, each 10 s of imports and more
+@pytest.mark.timeout(3600)
 def test_the_life_of_a_study(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     # It shows what it would do, and does nothing.
     assert world.main("--dry-run") == 0
@@ -162,15 +162,15 @@ def test_the_life_of_a_study(world: World, capfd: pytest.CaptureFixture[str]) ->
     before = times_of(world.out, *places)
     world.write(weights="random")
     assert world.main() == 0
-    said = capfd.readouterr()
+    ended = capfd.readouterr()
     assert times_of(world.out, *places) == before
     assert files.read_json(world.out / run.FAILED) == []
     assert files.read_json(world.out / run.DONE)["num_jobs"] == 4
     settings = read_recipe(world.out / "runs/net-last-0" / run.CONFIG).settings
     assert settings["model"]["init_from"] == str(world.out / "runs/net-more-0")
     report = world.out / "report" / run.REPORT
-    assert report.is_file(), said.err
-    assert said.out.splitlines()[-1] == str(report)
+    assert report.is_file(), ended.err
+    assert ended.out.splitlines()[-1] == str(report)
 
     # Moved, with other cores: it is finished, and says where its report is.
     moved = world.folder / "moved"
@@ -180,9 +180,9 @@ def test_the_life_of_a_study(world: World, capfd: pytest.CaptureFixture[str]) ->
     world.words[world.words.index("--cores") + 1] = "2"
     assert world.main("--threads", "2") == 0
     assert time.monotonic() - started < 30
-    said = capfd.readouterr()
-    assert said.out.splitlines() == [str(moved / "report" / run.REPORT)]
-    assert "finished already, nothing to do" in said.err
+    ended = capfd.readouterr()
+    assert ended.out.splitlines() == [str(moved / "report" / run.REPORT)]
+    assert "finished already, nothing to do" in ended.err
 
     # Another setting of the evaluation: weights and predictions stay; --only runs a part now.
     predictions = f"{few}/{run.PREDICTIONS}/test.parquet"

@@ -19,7 +19,6 @@ models:
   small: {model: {name: test_resnet}, optim: {lr: 2e-3}}
 recipes:
   few: {recipe: super_downsampled, settings: {data.mix: {malignant: 10, benign: 30}}}
-  more: {recipe: super_downsampled, settings: {data.mix: {malignant: 15, benign: 45}}}
   wrong:
     recipe: super_downsampled
     settings: {data.mix: {malignant: 15, benign: 45}, model.weights: nowhere.safetensors}
@@ -30,9 +29,10 @@ train:
   optim.epochs: 40
   hardware: {device: cpu, torch_threads: 1, loader_threads: 1}
 """
-START_SECONDS = 240  # two Snakemakes and torch, on a busy machine
+EPOCHS = 40
+START_SECONDS = 500  # each job imports Snakemake twice and torch once; a busy machine has taken minutes for that
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def command(blobs: Path, blob_split: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "tiny.yaml").write_text(STUDY)
     words = [sys.executable, "-m", "lesionforge", "study", "--recipe", str(tmp_path / "tiny.yaml"), "--out"]
     words += [str(tmp_path / "study"), "--data.store", str(blobs), "--data.split", str(blob_split)]
-    return [*words, "--threads", "1", "--profile", str(profile)]
+    return [*words, "--threads", "1", "--only.recipes", "few", "wrong", "--profile", str(profile)]
 
 
 def until(
@@ -91,37 +91,34 @@ def gpus_of_chains(cluster: Cluster) -> dict[int, str]:
 
 
 def test_a_study_is_stopped_and_gone_on_with(cluster: Cluster, command: list[str], tmp_path: Path) -> None:
+    """A training that is stopped in the middle, and beside it one that fails."""
     study, said = tmp_path / "study", tmp_path / "said.txt"
-    some = ["--only.recipes", "few", "more"]
-    first = cluster.start(*command, *some, said=said)
+    folder, log = study / "runs" / "small-few-0", study / "logs" / "train-small-few-0.log"
+    first = cluster.start(*command, said=said)
     try:
-        runs = [study / "runs" / f"small-{name}-0" for name in ("few", "more")]
-        until(lambda: all(epochs_of(folder) >= 1 for folder in runs), said, command=first)
+        until(lambda: len(gpus_of_chains(cluster)) == 2, said, command=first)
         assert sorted(gpus_of_chains(cluster).values()) == ["0", "1"]  # one job on each of the two
+        until(lambda: epochs_of(folder) >= 1, said, command=first)
         first.send(signal.SIGTERM)
         assert first.wait(60) == 128 + signal.SIGTERM, said.read_text()
     finally:
         first.end()
     until(lambda: not cluster.jobs(), said, 60)
-    assert not any((folder / run.DONE).is_file() for folder in runs)
-    logs = [study / "logs" / f"train-small-{name}-0.log" for name in ("few", "more")]
-    assert all("SIGTERM: saving, then stopping" in log.read_text() for log in logs)
-    stopped_at = [epochs_of(folder) for folder in runs]
+    assert "SIGTERM: saving, then stopping" in log.read_text()
+    stopped_at = epochs_of(folder)
+    assert stopped_at < EPOCHS
 
-    again = cluster.start(*command, *some, "wrong", said=said)
+    again = cluster.start(*command, said=said)
     try:
-        assert again.wait(400) == 2, said.read_text()  # one job failed, the others were not stopped by that
+        assert again.wait(START_SECONDS) == 2, said.read_text()  # one job failed, the other was not stopped by that
     finally:
         again.end()
-    for folder, log, epochs in zip(runs, logs, stopped_at, strict=True):
-        assert (folder / run.DONE).is_file()
-        assert "going on" in log.read_text(), log.read_text()
-        assert epochs < epochs_of(folder) == 40
-        assert (folder / "evaluation" / "scores.json").is_file()
+    assert "going on at step" in log.read_text()
+    assert stopped_at < epochs_of(folder) == EPOCHS
+    assert (folder / "evaluation" / run.SCORES).is_file()
     (failure,) = json.loads((study / run.FAILED).read_text())
     assert failure["job"] == "train/small-wrong-0"
-    assert "no such file" in failure["last_lines"][-1]
-    assert "1 of 4 jobs failed" in said.read_text()
+    assert "no such file nowhere.safetensors" in failure["last_lines"][-1]
     assert not cluster.jobs()
 
 
@@ -132,7 +129,7 @@ def test_a_job_pushed_aside_goes_on_when_slurm_starts_it_again(
     out, said = tmp_path / "run", tmp_path / "said.txt"
     words = f"""{sys.executable} -m lesionforge train --out {out} --data.store {blobs} --data.split {blob_split}
         --data.image-size 32 --data.batch-size 8 --model.name test_resnet --model.weights random --optim.lr 2e-3
-        --optim.epochs 40 --hardware.device cpu --hardware.torch-threads 1 --hardware.loader-threads 1"""
+        --optim.epochs {EPOCHS} --hardware.device cpu --hardware.torch-threads 1 --hardware.loader-threads 1"""
     batch = ["sbatch", "--parsable", "--requeue", "--open-mode=append", f"--output={said}", "--gpus=1", "--mem=2000"]
     submitted = cluster.run(*batch, "--wrap", " ".join(["exec", *words.split()]))
     assert submitted.returncode == 0, submitted.stderr
@@ -142,11 +139,11 @@ def test_a_job_pushed_aside_goes_on_when_slurm_starts_it_again(
     until(lambda: [line.split()[:2] for line in cluster.jobs()] == [[job, "PENDING"]], said, 60)
     assert "SIGTERM: saving, then stopping" in said.read_text()
     stopped_at = epochs_of(out)
-    assert stopped_at < 40
+    assert stopped_at < EPOCHS
     until(lambda: started_now(cluster, job), said, 60)  # SLURM itself would wait two minutes
     until(lambda: (out / run.DONE).is_file(), said)
     assert "going on" in said.read_text()
-    assert stopped_at < epochs_of(out) == 40
+    assert stopped_at < epochs_of(out) == EPOCHS
 
 
 def started_now(cluster: Cluster, job: str) -> bool:

@@ -7,6 +7,7 @@ from subgroup_studies import lesions, predictions, write_run
 
 from lesionforge.evaluation import subgroup_rows, subgroup_runs, subgroup_text
 from lesionforge.evaluation.attributes import everything, grouping_of
+from lesionforge.evaluation.subgroup_plan import Least
 from lesionforge.evaluation.subgroup_runs import asked_of_runs
 
 
@@ -17,8 +18,9 @@ def told(
     found = subgroup_runs.read(asked_of_runs([folder], None, part, Path("store")), False)
     joined = found.lesions.join(table.drop("patient_id", "target"), on="image_id", how="left", maintain_order="left")
     groupings = [everything(len(joined)), grouping_of(attribute, joined)]
-    measured = subgroup_rows.measured(found, groupings, None, min_malignant, 50, 100, 0)
-    return subgroup_text.caveats(min_malignant, 50, part, found, joined, groupings, [], measured), measured
+    least = Least(min_malignant, 5, 50)
+    measured = subgroup_rows.measured(found, groupings, None, least, 100, 0)
+    return subgroup_text.caveats(least, part, found, joined, groupings, [], measured), measured
 
 
 def has(lines: list[str], words: str) -> bool:

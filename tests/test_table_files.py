@@ -104,7 +104,7 @@ def test_nasty_words_break_no_file(tmp_path: Path) -> None:
 
 
 def test_long_words_are_broken_into_lines_that_fit_the_page(tmp_path: Path) -> None:
-    rows = [{"item": str(n), "asked": "what is asked " * 4, "answer": "many words " * 40, "p": 0.5} for n in range(10)]
+    rows = [{"item": str(n), "asked": "what is asked " * 4, "answer": "many words " * 40, "p": 0.5} for n in range(5)]
     text = table_files.write_table_files(tmp_path, "words", rows, "Words")[2].read_text()
     widths = [float(width) for width in re.findall(r"p\{([0-9.]+)\\linewidth\}", text)]
     assert len(widths) == 2

@@ -1,7 +1,7 @@
 """What compare reads: the cells of a study, or runs by name, and their scores of the same lesions, fold by fold."""
 
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +107,8 @@ def side_name(names: Sequence[str]) -> str:
     """`resnet-1x` for resnet-1x-0, resnet-1x-1, ...; the first with a count where they share no beginning."""
     if len(names) == 1:
         return names[0]
-    return os.path.commonprefix(names).rstrip("-_. ") or f"{names[0]} and {len(names) - 1} more"
+    shared = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))))
+    return names[0][:shared].rstrip("-_. ") or f"{names[0]} and {len(names) - 1} more"
 
 
 def read(asked: Asked) -> Found:

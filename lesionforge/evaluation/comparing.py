@@ -1,4 +1,4 @@
-"""The rows of comparisons.csv and estimates.csv: each arm against the reference arm of its model, and each by itself."""
+"""The rows of comparisons.csv and estimates.csv: each arm against its model's reference arm, and each by itself."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

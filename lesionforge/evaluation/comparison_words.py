@@ -41,9 +41,9 @@ def as_words(result: dict[str, Any]) -> str:
         rows = [row for row in result["comparisons"] if row[tables.SCORE] == name]
         alone = [row for row in result["estimates"] if row[tables.SCORE] == name]
         pieces.append(table(name, rows, alone, result["reference"]))
-    notes = dict.fromkeys(row[tables.NOTE] for row in result["comparisons"] if row[tables.NOTE])
+    notes = dict.fromkeys(note for row in result["comparisons"] for note in row[tables.NOTE].split("; ") if note)
     lines = list(result["notes"])
-    for note in dict.fromkeys(piece for note in notes for piece in note.split("; ")):
+    for note in notes:
         said_of = [row for row in result["comparisons"] if note in row[tables.NOTE]]
         whom = "" if len(said_of) == len(result["comparisons"]) else f"{whose(said_of)}: "
         lines.append(f"{whom}{note}")
@@ -57,7 +57,7 @@ def as_words(result: dict[str, Any]) -> str:
 
 def as_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Rows as CSV has them; a column without any value keeps its type."""
-    types = {name: pl.Float64 for name in FLOATS} | {name: pl.String for name in TEXTS}
+    types = dict.fromkeys(FLOATS, pl.Float64) | dict.fromkeys(TEXTS, pl.String)
     held = rows[0].keys() if rows else []
     return pl.DataFrame(rows, schema_overrides={name: type_ for name, type_ in types.items() if name in held})
 

@@ -9,6 +9,8 @@ MOST_STEPS = 10_000
 
 def two_sided_p(t: float, df: float) -> float:
     """The probability of a value at least as far from zero as `t`."""
+    if t * t < min(df, 1.0):  # near zero df / (df + t^2) rounds to 1
+        return 1 - incomplete_beta(0.5, df / 2, t * t / (df + t * t))
     return incomplete_beta(df / 2, 0.5, df / (df + t * t))
 
 

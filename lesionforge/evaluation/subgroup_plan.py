@@ -18,6 +18,14 @@ class Average(NamedTuple):
     members: list[int]
 
 
+class Least(NamedTuple):
+    """What a group must hold to be scored."""
+
+    malignant: int
+    patients: int  # with malignant lesions
+    benign: int  # for pAUC and specificity
+
+
 class Group(NamedTuple):
     attribute: str
     name: str
@@ -27,19 +35,21 @@ class Group(NamedTuple):
     no_benign: str | None  # why it has no pAUC and no specificity
 
 
-def group_of(found: Read, attribute: str, name: str, rows: Rows, min_malignant: int, min_benign: int) -> Group:
+def group_of(found: Read, attribute: str, name: str, rows: Rows, least: Least) -> Group:
     counts = counts_of(found, rows)
     num_malignant = counts[tables.NUM_MALIGNANT]
     num_benign = len(rows) - num_malignant
     benign_clusters = found.population.clusters[rows[~found.population.malignant[rows]]]
     reason = None
-    if num_malignant < min_malignant:
-        reason = f"{num_malignant:,} malignant {lesions(num_malignant)}, fewer than {min_malignant:,}"
-    elif counts[tables.NUM_MALIGNANT_CLUSTERS] == 1:
-        reason = "all malignant lesions are of one patient"
+    num_patients = counts[tables.NUM_MALIGNANT_CLUSTERS]
+    if num_malignant < least.malignant:
+        reason = f"{num_malignant:,} malignant {lesions(num_malignant)}, fewer than {least.malignant:,}"
+    elif num_patients < least.patients:
+        patients = "one patient" if num_patients == 1 else f"{num_patients:,} patients"
+        reason = f"all malignant lesions are of {patients}, fewer than {least.patients:,}"
     no_benign = None
-    if num_benign < min_benign:
-        no_benign = f"{num_benign:,} benign {lesions(num_benign)}, fewer than {min_benign:,}"
+    if num_benign < least.benign:
+        no_benign = f"{num_benign:,} benign {lesions(num_benign)}, fewer than {least.benign:,}"
     elif len(np.unique(benign_clusters)) == 1:
         no_benign = "all benign lesions are of one patient"
     return Group(attribute, name, rows, counts, reason, no_benign)

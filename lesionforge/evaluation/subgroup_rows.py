@@ -9,9 +9,11 @@ import polars as pl
 from lesionforge import bootstrap, metrics, tables
 from lesionforge.evaluation import gaps, subgroup_scores
 from lesionforge.evaluation.attributes import OF_MALIGNANT, UNKNOWN, Grouping
+from lesionforge.evaluation.subgroup_intervals import difference_of, estimate_of, spread_of
 from lesionforge.evaluation.subgroup_plan import (
     Average,
     Group,
+    Least,
     averages_of,
     counts_for,
     group_of,
@@ -20,6 +22,7 @@ from lesionforge.evaluation.subgroup_plan import (
 )
 from lesionforge.evaluation.subgroup_runs import Read
 from lesionforge.evaluation.subgroup_scores import Measured
+from lesionforge.evaluation.variance import Spread
 
 COUNTS = (tables.NUM_IMAGES, tables.NUM_MALIGNANT, tables.NUM_PATIENTS, tables.NUM_MALIGNANT_CLUSTERS)
 INTERVAL = (tables.LOW, tables.HIGH)
@@ -30,7 +33,8 @@ NO_THRESHOLD = "no threshold: no val predictions to choose it on"
 COLUMNS = {
     "scores": (
         tables.MODEL, tables.ARM, tables.ATTRIBUTE, tables.GROUP, tables.SCORE, tables.ESTIMATE, *INTERVAL,
-        tables.REPLICATES_LEFT_OUT, *COUNTS, tables.NUM_SEEDS, tables.NUM_FOLDS, REASON,
+        tables.SE_PATIENT, tables.SE_SEED, tables.REPLICATES_LEFT_OUT, *COUNTS, tables.NUM_SEEDS, tables.NUM_FOLDS,
+        REASON,
     ),
     "gaps": (
         tables.MODEL, tables.ARM, tables.ATTRIBUTE, tables.GAP, *INTERVAL, tables.GAP_BY_CHANCE, tables.PERMUTATION_P,
@@ -38,13 +42,13 @@ COLUMNS = {
     ),
     "effects": (
         tables.MODEL, tables.ARM, tables.REFERENCE, tables.ATTRIBUTE, tables.GROUP, tables.SCORE, tables.ESTIMATE,
-        tables.ESTIMATE_REFERENCE, tables.DIFFERENCE, *INTERVAL, tables.REPLICATES_LEFT_OUT, *COUNTS, tables.NUM_SEEDS,
-        tables.NUM_FOLDS,
+        tables.ESTIMATE_REFERENCE, tables.DIFFERENCE, *INTERVAL, tables.SE_PATIENT, tables.SE_SEED,
+        tables.REPLICATES_LEFT_OUT, *COUNTS, tables.NUM_SEEDS, tables.NUM_FOLDS,
     ),
 }  # fmt: skip
 NUMBERS = (
     tables.ESTIMATE, *INTERVAL, tables.GAP, tables.GAP_BY_CHANCE, tables.PERMUTATION_P, tables.ESTIMATE_REFERENCE,
-    tables.DIFFERENCE,
+    tables.DIFFERENCE, tables.SE_PATIENT, tables.SE_SEED,
 )  # fmt: skip
 WORDS = (
     tables.MODEL, tables.ARM, tables.REFERENCE, tables.ATTRIBUTE, tables.GROUP, tables.SCORE, tables.SMALLEST_GROUP,
@@ -56,21 +60,21 @@ def measured(
     found: Read,
     groupings: Sequence[Grouping],
     reference: str | None,
-    min_malignant: int,
-    min_benign: int,
+    least: Least,
     num_replicates: int,
     seed: int,
 ) -> dict[str, Any]:
     """The groups with their counts, and the rows of all three tables."""
     groups = [
-        group_of(found, grouping.attribute, name, rows, min_malignant, min_benign)
+        group_of(found, grouping.attribute, name, rows, least)
         for grouping in groupings
         for name, rows in zip(grouping.groups, grouping.rows, strict=True)
     ]
     averages = averages_of(found)
     pairs = pairs_of(found, averages, reference)
     asked = [*averages, *(each for pair in pairs for each in pair)]
-    distinct = list({tuple(each.members): each.members for each in asked}.values())
+    singles = [[at] for at in range(len(found.runs))]  # the first columns: run number `at` by itself
+    distinct = list({tuple(members): members for members in (*singles, *(each.members for each in asked))}.values())
     column = {tuple(members): at for at, members in enumerate(distinct)}
     scored = [at for at, group in enumerate(groups) if group.reason is None]
     held = subgroup_scores.measure(
@@ -134,8 +138,11 @@ def score_row(
     value = np.nan if place is None else held.point[name][column, place]
     reason = why_no_score(group, name, value)
     estimate = bootstrap.Estimate(None, None, None, 0)
+    spread = None
     if reason is None:
-        estimate = bootstrap.estimate(float(value), held.replicates[name][:, column, place])
+        assert place is not None  # a group with a score
+        spread = spread_of(found, held, [(1, average.members)], name, place, group.rows)
+        estimate = estimate_of(float(value), held.replicates[name][:, column, place], spread, name)
     return {
         tables.MODEL: average.model,
         tables.ARM: average.arm,
@@ -143,6 +150,7 @@ def score_row(
         tables.GROUP: group.name,
         tables.SCORE: name,
         **interval_of(tables.ESTIMATE, estimate),
+        **standard_errors(spread),
         tables.REPLICATES_LEFT_OUT: estimate.num_left_out,
         **counts_for(found, average, group),
         **seeds_and_folds(found, average),
@@ -152,6 +160,13 @@ def score_row(
 
 def interval_of(name: str, estimate: bootstrap.Estimate) -> dict[str, Any]:
     return {name: estimate.estimate, tables.LOW: estimate.low, tables.HIGH: estimate.high}
+
+
+def standard_errors(spread: Spread | None) -> dict[str, Any]:
+    """Of the patients and of the seeds; without the latter, the interval is about these very runs."""
+    if spread is None:
+        return {tables.SE_PATIENT: None, tables.SE_SEED: None}
+    return {tables.SE_PATIENT: spread.se_patient, tables.SE_SEED: spread.se_seed}
 
 
 def effect_row(
@@ -168,7 +183,9 @@ def effect_row(
     if any(why_no_score(group, name, value) for value in (mine, theirs)):
         return None
     replicates = held.replicates[name][:, columns[0], place] - held.replicates[name][:, columns[1], place]
-    difference = bootstrap.estimate(float(mine - theirs), replicates)
+    sides = [(1, pair[0].members), (-1, pair[1].members)]
+    spread = spread_of(found, held, sides, name, place, group.rows)
+    difference = difference_of(float(mine - theirs), replicates, spread, name)
     return {
         tables.MODEL: pair[0].model,
         tables.ARM: pair[0].arm,
@@ -179,6 +196,7 @@ def effect_row(
         tables.ESTIMATE: float(mine),
         tables.ESTIMATE_REFERENCE: float(theirs),
         **interval_of(tables.DIFFERENCE, difference),
+        **standard_errors(spread),
         tables.REPLICATES_LEFT_OUT: difference.num_left_out,
         **counts_for(found, pair[0], group),
         **seeds_and_folds(found, pair[0]),

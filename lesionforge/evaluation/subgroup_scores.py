@@ -69,6 +69,8 @@ class Measured(NamedTuple):
 
     point: dict[str, Floats]  # (A, G)
     replicates: dict[str, Floats]  # (R, A, G)
+    left_out: dict[str, Floats]  # (M, A, G) without each of the clusters that hold a malignant lesion
+    malignant_clusters: Rows  # (M,)
 
 
 def measure(
@@ -115,7 +117,14 @@ def measure(
     for rows, drawn in paired.draws(clusters, num_replicates, seed):
         for name, values in scores_in(drawn).items():
             replicates[name][rows] = values
-    return Measured(point, replicates)
+    without = np.unique(population.clusters[population.malignant])
+    left_out = {name: np.empty((len(without), len(averages), len(groups))) for name in SCORES}
+    for rows in paired.pieces(len(without), len(column_of)):
+        drawn = np.ones((rows.stop - rows.start, len(column_of)))
+        drawn[np.arange(len(drawn)), column_of[without[rows]]] = 0
+        for name, values in scores_in(drawn).items():
+            left_out[name][rows] = values
+    return Measured(point, replicates, left_out, without)
 
 
 def called_shares(population: Population, runs: Sequence[Scored], members: Sequence[int]) -> tuple[Floats, Floats]:

@@ -41,7 +41,9 @@ class SubgroupsConfig(Config):
     )  # fmt: skip
     """What makes groups; one whose columns the store lacks is named and left out."""
     min_malignant: int = Field(10, ge=2)
-    """A group with fewer malignant lesions, or with those of one patient only, is named and not scored."""
+    """A group with fewer malignant lesions is named and not scored."""
+    min_patients: int = Field(5, ge=2)
+    """Nor one whose malignant lesions are of fewer patients; one whose patient is unknown counts as of its own."""
     min_benign: int = Field(50, ge=2)
     """A group with fewer benign lesions gets no pAUC and no specificity."""
     num_replicates: int = Field(1000, ge=100, le=100_000)
@@ -74,7 +76,7 @@ def subgroups(config: SubgroupsConfig) -> None:
             column that makes groups.
     """
     from lesionforge import tables
-    from lesionforge.evaluation import subgroup_rows, subgroup_runs, subgroup_text
+    from lesionforge.evaluation import subgroup_plan, subgroup_rows, subgroup_runs, subgroup_text
 
     out = config.out or (config.study or Path()) / run.SUBGROUPS_FOLDER
     done = run.already_done(out, config)
@@ -93,8 +95,7 @@ def subgroups(config: SubgroupsConfig) -> None:
             found,
             groupings,
             asked.reference,
-            config.min_malignant,
-            config.min_benign,
+            subgroup_plan.Least(config.min_malignant, config.min_patients, config.min_benign),
             config.num_replicates,
             config.seed,
         )
@@ -117,7 +118,13 @@ def subgroups(config: SubgroupsConfig) -> None:
             "sources": found.sources,
             **measured,
             "caveats": subgroup_text.caveats(
-                config.min_malignant, config.min_benign, asked.part, found, lesions, groupings, lacking, measured
+                subgroup_plan.Least(config.min_malignant, config.min_patients, config.min_benign),
+                asked.part,
+                found,
+                lesions,
+                groupings,
+                lacking,
+                measured,
             ),
             "disclaimer": subgroup_text.DISCLAIMER,
         }

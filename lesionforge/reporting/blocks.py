@@ -10,9 +10,10 @@ from lesionforge.reporting import svg
 from lesionforge.reporting.drawing import Drawing
 from lesionforge.reporting.table_files import INTERVAL, NOTHING, shown
 
+COMMAND = re.compile("`([^`]+)`")
 HYPHEN = re.compile(r"(?<!\w)-(?=\d)")
 MOST_ROWS = 400  # of a table in the page, our choice: more are in its files
-SHORT = 14  # characters of a cell that is not broken
+SHORT, LONG = 14, 40  # characters of a cell
 
 
 class Table(NamedTuple):
@@ -53,8 +54,8 @@ def text(words: str, kind: str = "") -> str:
 
 
 def in_html(words: str) -> str:
-    """Text as HTML; a number and its percent sign stay on one line."""
-    return escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
+    """Text as HTML; a number and its percent sign stay on one line, `commands` are set as such."""
+    return COMMAND.sub(r"<code>\1</code>", escape(words).replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 def missing(words: str) -> str:
@@ -102,7 +103,7 @@ def table(one: Table, marked: Mapping[int, str] | None = None, sortable: bool = 
         for name, words, is_number in zip(one.titles, row, found.is_number, strict=True):
             value = one.rows[i].get(name)
             key = f' data-v="{value!r}"' if is_number and value is not None else ""
-            kind = number_class(is_number) or (" class=s" if len(words) <= SHORT else "")
+            kind = number_class(is_number) or text_class(words)
             cells.append(f"<td{kind}{key}>{in_cell(words, is_number)}</td>")
         row_kind = (marked or {}).get(i)
         lines.append(f"<tr{f' class={row_kind}' if row_kind else ''}>{''.join(cells)}</tr>")
@@ -120,6 +121,11 @@ def table(one: Table, marked: Mapping[int, str] | None = None, sortable: bool = 
 
 def number_class(is_number: bool) -> str:
     return ' class="n"' if is_number else ""
+
+
+def text_class(words: str) -> str:
+    """Short text is not broken, long text gets a wide column."""
+    return " class=s" if len(words) <= SHORT else " class=w" if len(words) > LONG else ""
 
 
 def in_cell(words: str, is_number: bool) -> str:
@@ -149,7 +155,7 @@ def plate(one: Image, name: str = "") -> str:
     """A large picture on white, which a click enlarges."""
     anchor = f' id="fig-{escape(name)}"' if name else ""
     return (
-        f'<figure class="plate"{anchor}><button class="zoom" aria-label="enlarge"><img loading="lazy" '
+        f'<figure class="plate"{anchor}><button class="zoom" aria-label="enlarge"><img '
         f'alt="{escape(one.about or one.caption)}" src="{source(one.data)}"></button>'
         f"<figcaption>{escape(one.caption)}</figcaption></figure>"
     )
@@ -162,7 +168,7 @@ def images(shown_images: Sequence[Image], kind: str = "lesions") -> str:
         badge = f'<span class="badge {escape(one.mark.split()[0])}">{escape(one.mark)}</span>' if one.mark else ""
         caption = f"<figcaption>{badge}{lines(one.caption)}</figcaption>" if one.caption or badge else ""
         cells.append(
-            f'<figure><button class="zoom" aria-label="enlarge"><img loading="lazy" '
+            f'<figure><button class="zoom" aria-label="enlarge"><img '
             f'alt="{escape(one.about or one.caption)}" '
             f'src="{source(one.data)}"></button>{caption}</figure>'
         )

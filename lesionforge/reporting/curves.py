@@ -73,14 +73,19 @@ def thinned(points: Floats, most: int = MOST_POINTS) -> Floats:
     return points[np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))]
 
 
-def mean_curve(curves: list[Floats], num_points: int = 101) -> Floats:
+def mean_curve(curves: list[Floats], num_points: int = 201) -> Floats:
     """The mean true positive rate of several ROC curves at the same false positive rates, (num_points, 2)."""
     x = np.linspace(0, 1, num_points)
-    rates = []
-    for curve in curves:
-        last = np.append(np.diff(curve[:, 0]) > 0, True)  # of points at one x the highest
-        rates.append(np.interp(x, curve[last, 0], curve[last, 1]))
-    return np.stack([x, np.mean(rates, axis=0)], axis=1)
+    return np.stack([x, np.mean([rate_at(curve, x) for curve in curves], axis=0)], axis=1)
+
+
+def rate_at(curve: Floats, x: Floats) -> Floats:
+    """The true positive rate of a curve at false positive rates; where it climbs straight up, the top of the climb."""
+    before = np.searchsorted(curve[:, 0], x, side="right") - 1  # the last point that is not to the right
+    after = np.minimum(before + 1, len(curve) - 1)
+    width = curve[after, 0] - curve[before, 0]
+    share = np.divide(x - curve[before, 0], width, out=np.zeros_like(x), where=width > 0)
+    return curve[before, 1] + share * (curve[after, 1] - curve[before, 1])
 
 
 def confusion_of(cell: "Cell") -> Confusion | None:

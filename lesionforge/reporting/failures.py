@@ -10,6 +10,8 @@ from lesionforge.reporting.curves import threshold_of
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
 
+ABOUT = (*tables.IDDX, tables.SITE, tables.SEX, tables.AGE, tables.DIAMETER)  # what is told of a lesion
+
 
 class Missed(NamedTuple):
     """A malignant lesion, by how many benign ones are scored above it."""
@@ -53,9 +55,6 @@ def missed_of(image_id: str, rows: list[tuple[str, float, bool | None]]) -> Miss
     values = [share for _, share, _ in rows]
     means = {arm: sum(of_arm) / len(of_arm) for arm, of_arm in by_arm.items()}
     return Missed(image_id, sum(values) / len(values), min(values), sum(known), len(known), means)
-
-
-ABOUT = (*tables.IDDX, tables.SITE, tables.SEX, tables.AGE, tables.DIAMETER)
 
 
 def about(row: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def roc(collected: "Collected") -> Drawing | None:
         )
         room.marks.append(Path([frame.at(0, 0), frame.at(1, 1)], MUTED, 1, "3 3"))
         room.marks.append(
-            Label(frame.left + frame.width - 6, frame.y.place(MIN_TPR) - 6, "scored region", 11, ACCENT, "end")
+            Label(frame.left + frame.width - 6, frame.y.place(MIN_TPR) + 14, "scored region", 11, ACCENT, "end")
         )
         for arm in collected.arms:
             of_arm = [(cell, points) for cell, points in found if (cell.model, cell.arm) == (model, arm)]

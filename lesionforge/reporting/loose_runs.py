@@ -27,19 +27,29 @@ def read_runs(
     sources = Sources(Path())
     part = part or part_of_all(folders)
     places = [place_of(sources, folder) for folder in folders]
-    by_arm = len(set(places)) == len(places)
     cells = tuple(
-        read_cell(sources, folder, str(folder), model, arm if by_arm else folder.resolve().name, fold, seed, part)
+        read_cell(
+            sources,
+            folder,
+            str(folder),
+            model,
+            arm if places.count((model, arm, fold, seed)) == 1 else folder.resolve().name,
+            fold,
+            seed,
+            part,
+        )
         for folder, (model, arm, fold, seed) in zip(folders, places, strict=True)
     )
     data: dict[str, Any] = next(
         (cell.config["data"] for cell in cells if isinstance(cell.config.get("data"), dict)), {}
     )
+    arms = dict.fromkeys(cell.arm for cell in cells)
     return Collected(
         title="Report of " + ("1 run" if len(cells) == 1 else f"{len(cells)} runs"),
         question="", part=part, reference=cells[0].arm, store=optional(data.get("store")),
         split=optional(data.get("split")), models={cell.model: {} for cell in cells},
-        arms={cell.arm: arm_of(cell) for cell in reversed(cells)} | {}, cells=cells,
+        arms={arm: next(arm_of(cell) for cell in cells if cell.arm == arm) for arm in arms},
+        cells=cells,
         generators=tuple(Generator(folder.resolve().name, None, None, None, folder) for folder in synthetic),
         maps=maps, previews=previews, submissions=(), compare=compare, subgroups=subgroups, failed=(),
         published=False, sources=sources,

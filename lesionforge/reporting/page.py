@@ -49,7 +49,7 @@ def page(title: str, kicker: str, sections: Sequence[Section], footer: str) -> s
 
 def style() -> str:
     """The style sheet with the colours of both themes and the rules of the figures."""
-    dark = variables(DARK) + "color-scheme:dark;--warnpaper:#2c2117;--quiet:#191e23;"
+    dark = variables(DARK) + "color-scheme:dark;--warnpaper:#2c2117;--quiet:#191e23;--good:#7fd6b4;--goodpaper:#16302a;"
     roles = {role: f"var(--{role})" for role in LIGHT}
     return (
         (HERE / "style.css").read_text()

@@ -90,6 +90,7 @@ def report(config: ReportConfig) -> None:
             raise BadInput(
                 f"{out}: made before its sources changed ({named}); add --renew to replace it, or name another --out"
             )
+        log.info("%s: sources changed, so it is made anew", out)
     with replaced(out) if done else files.write_folder_whole(out) as folder, run.logged(folder):
         run.record(folder, "report", config)
         write(folder, config, collected, sections)
@@ -128,6 +129,7 @@ def read(config: ReportConfig) -> "Collected":
 def all_sections(collected: "Collected") -> "list[Section]":
     """Every section in the order of the page; all files are read here."""
     from lesionforge.reporting import (
+        figures_of_verbs,
         sections_checklists,
         sections_data,
         sections_groups,
@@ -149,7 +151,7 @@ def all_sections(collected: "Collected") -> "list[Section]":
         sections_lesions.failures(collected),
         sections_lesions.maps(collected),
         sections_data.data(collected),
-        sections_synthetic.augmentations(collected),
+        figures_of_verbs.augmentations(collected),
         sections_synthetic.synthetic(collected),
         sections_record.training(collected),
         sections_record.record(collected),
@@ -169,9 +171,9 @@ def write(folder: Path, config: ReportConfig, collected: "Collected", sections: 
     from html import escape
 
     from lesionforge.reporting import painting, svg
+    from lesionforge.reporting.figures_of_verbs import figure_files
     from lesionforge.reporting.page import page
     from lesionforge.reporting.sections_scores import DISCLAIMER
-    from lesionforge.reporting.sections_synthetic import figure_files
     from lesionforge.reporting.table_files import write_table_files
 
     made = run.now()

@@ -124,7 +124,8 @@ def scores_table(scores: list[dict[str, Any]]) -> Table:
 def named_score(row: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     """The columns of a row, its score in words."""
     score = str(row.get(tables.SCORE))
-    return {key: row.get(key) for key in keys} | {tables.SCORE: NAMES.get(score, score)}
+    named = {tables.SCORE: NAMES.get(score, score), tables.ATTRIBUTE: in_words(str(row.get(tables.ATTRIBUTE)))}
+    return {key: row.get(key) for key in keys} | named
 
 
 def gaps_table(found: dict[str, Any]) -> Table:

@@ -8,7 +8,8 @@ from lesionforge import run, tables
 from lesionforge.reporting import blocks, pictures
 from lesionforge.reporting.blocks import Image, Section, Table
 from lesionforge.reporting.failures import ABOUT, Missed, about, worst_scored
-from lesionforge.reporting.sections_synthetic import picture, rights
+from lesionforge.reporting.figures_of_verbs import picture
+from lesionforge.reporting.sections_synthetic import rights
 from lesionforge.reporting.words import counted, percent
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
     from lesionforge.reporting.results import Results
 
-MOST_NOTES = 6
+COMPARED_COLUMNS = (tables.DIFFERENCE, tables.P_HOLM, tables.VERDICT)
 WITHOUT = {
     "figure-6": "Figure 6 (score against the synthetic share): no arm of this study has synthetic images and scores.",
     "figure-4b": "Figure 4b (CNNs and transformers): the study does not say which model is which.",
@@ -51,7 +51,9 @@ def results_section(collected: "Collected", results: "Results") -> Section:
     found = [main]
     if results.differences:
         every = comparisons_table(results)
-        html.append(blocks.details("Every comparison, with both tests and both sources of error", blocks.table(every)))
+        html.append(
+            blocks.details("Every comparison, with both tests and both sources of error", blocks.table(every), False)
+        )
         found.append(every)
     html.append(method(results))
     if scores.rows:
@@ -119,14 +121,17 @@ def main_table(collected: "Collected", results: "Results") -> Table:
         tables.ESTIMATE: "pAUC (95 % interval)", tables.DIFFERENCE: "difference to reference",
         tables.P_HOLM: "p, Holm", tables.VERDICT: "in words",
     }  # fmt: skip
-    if all(row[tables.P_HOLM] is None for row in rows):
+    notes = ["Holm's correction is over all comparisons of this score."]
+    if not results.is_compared:
+        titles = {key: title for key, title in titles.items() if key not in COMPARED_COLUMNS}
+        notes = []
+    elif all(row[tables.P_HOLM] is None for row in rows):
         del titles[tables.P_HOLM]
     if len({row["compared_with"] for row in rows} - {None}) > 1:
         titles = insert(titles, tables.DIFFERENCE, "compared_with", "compared with")
         titles[tables.DIFFERENCE] = "difference"
     if all(row["is_whole"] for row in rows):
         del titles["runs"]
-    notes = ["Holm's correction is over all comparisons of this score."]
     if any(row["published"] for row in rows):
         titles["published"] = "published, private / public"
         notes.append("Published: the study's numbers on the challenge's hidden test set, quoted; other data, not ours.")
@@ -183,20 +188,22 @@ def comparisons_table(results: "Results") -> Table:
     """Every comparison of every score, as compare wrote it."""
     keys = (tables.MODEL, tables.ARM, tables.REFERENCE, tables.SCORE, tables.ESTIMATE, tables.ESTIMATE_REFERENCE,
             tables.DIFFERENCE, tables.LOW, tables.HIGH, tables.P_VALUE, tables.PERMUTATION_P, tables.P_HOLM,
-            tables.SE_PATIENT, tables.SE_SEED, tables.NUM_SEEDS, tables.NUM_FOLDS, tables.VERDICT)  # fmt: skip
-    rows = [{key: one.row.get(key) for key in keys} for one in results.differences]
+            tables.SE_PATIENT, tables.SE_SEED, tables.NUM_SEEDS, tables.NUM_FOLDS, tables.VERDICT,
+            tables.NOTE)  # fmt: skip
+    order = {name: i for i, name in enumerate(results.scores())}
+    compared = sorted(results.differences, key=lambda one: order.get(one.score, len(order)))
+    rows = [{key: one.row.get(key) for key in keys} for one in compared]
     rows = [row | {tables.SCORE: NAMES.get(str(row[tables.SCORE]), row[tables.SCORE])} for row in rows]
     titles = {
-        tables.MODEL: "model", tables.ARM: "arm", tables.SCORE: "score", tables.ESTIMATE: "estimate",
+        tables.SCORE: "score", tables.MODEL: "model", tables.ARM: "arm", tables.ESTIMATE: "estimate",
         tables.ESTIMATE_REFERENCE: "reference", tables.DIFFERENCE: "difference (95 % interval)", tables.P_VALUE: "p",
         tables.PERMUTATION_P: "p, permutation", tables.P_HOLM: "p, Holm", tables.SE_PATIENT: "standard error, patients",
-        tables.SE_SEED: "standard error, seeds", tables.VERDICT: "in words",
+        tables.SE_SEED: "standard error, seeds", tables.VERDICT: "in words", tables.NOTE: "note",
     }  # fmt: skip
-    titles = {key: title for key, title in titles.items() if any(row[key] is not None for row in rows)}
-    notes = [str(note) for note in dict.fromkeys(one.row.get("note") for one in results.differences) if note]
+    titles = {key: title for key, title in titles.items() if any(row[key] not in (None, "") for row in rows)}
     return Table(
         "comparisons", "Every comparison with the reference", rows, titles,
-        intervals={tables.DIFFERENCE: (tables.LOW, tables.HIGH)}, notes=notes[:MOST_NOTES],
+        intervals={tables.DIFFERENCE: (tables.LOW, tables.HIGH)},
     )  # fmt: skip
 
 

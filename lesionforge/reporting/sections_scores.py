@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DISCLAIMER = "research software, not a medical device"
 MEANING = (
     "The score is the challenge's partial AUC: the area under the ROC curve where at least 80 % of the malignant "
-    "lesions are found. 0.02 is chance, 0.2 is perfect. Lines are 95 % intervals for the chance of which patients were seen."
+    "lesions are found. 0.02 is chance, 0.2 is perfect. Lines are 95 % intervals."
 )
 ROC_CAPTION = (
     "Thin lines are single runs, thick ones the mean of an arm. Shaded: the region in which the pAUC counts the area. "
@@ -34,7 +34,7 @@ def summary(collected: "Collected", results: "Results") -> Section:
     """The first screen: question, answer, data, one figure."""
     figure = figures_scores.overview(collected, results)
     question = f'<p class="question">{escape(collected.question)}</p>' if collected.question else ""
-    sentences = "".join(f"<p>{escape(one)}</p>" for one in answer(collected, results))
+    sentences = "".join(f"<p>{blocks.in_html(one)}</p>" for one in answer(collected, results))
     html = (
         f"{question}<div class=answer>{sentences}</div><p class=data>{escape(data_line(collected))}</p>"
         f"{gaps(collected)}" + blocks.drawing(figure, f"{MEANING} {interval_words(results)}") + arms_in_words(collected)

@@ -1,14 +1,13 @@
 """Section of the synthetic lesions: Figures 1 to 4a of the study and what the audit said."""
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
-from lesionforge.data import pixels
 from lesionforge.reporting import blocks, pictures
 from lesionforge.reporting.blocks import Image, Section, Table
 from lesionforge.reporting.drawing import INK, MUTED, Drawing, Label, Mark, Picture, in_width
+from lesionforge.reporting.figures_of_verbs import picture
 from lesionforge.reporting.words import counted, decimals, percent
 
 if TYPE_CHECKING:
@@ -18,36 +17,10 @@ if TYPE_CHECKING:
 
 NUM_SHOWN, NUM_DROPPED, NUM_PAIRS = 16, 8, 6
 MOST_GENERATORS = 3  # shown with pictures; the others have their numbers
-WIDTH_1, WIDTH_4A = 1400, 1100  # pixels
+WIDTH_4A = 1100  # pixels
 MEASURES = {"kid_held_out": "KID to held-out real lesions", "precision": "precision: look like real ones",
             "recall": "recall: real ones covered", "coverage": "coverage",
             "vendi": "Vendi score: how many kinds"}  # fmt: skip
-
-
-def augmentations(collected: "Collected") -> Section:
-    """Figure 1: what training images look like."""
-    html = []
-    for i, folder in enumerate(collected.previews):
-        data = collected.sources.bytes(folder / run.PREVIEW)
-        if data is None:
-            html.append(
-                blocks.missing(f"Figure 1: {folder.name}/{run.PREVIEW} is not there; `lesionforge preview` makes it.")
-            )
-        else:
-            html.append(picture(data, WIDTH_1, "Figure 1 of the study: originals at the left, seeded views of the "
-                                "augmentation beside them.", f"figure-1{f'-{i + 1}' if i else ''}"))  # fmt: skip
-    if not collected.previews:
-        html.append(
-            blocks.missing("Figure 1 (augmentations): the study names no preview; `lesionforge preview` makes one.")
-        )
-    return Section("augmentation", "Augmentation", "".join(html))
-
-
-def picture(data: bytes, width: int, caption: str, name: str = "") -> str:
-    try:
-        return blocks.plate(Image(pictures.as_jpeg(data, width), caption), name)
-    except pixels.BadImage as error:
-        return blocks.missing(f"{caption}: the picture cannot be read ({error}).")
 
 
 def synthetic(collected: "Collected") -> Section:
@@ -286,17 +259,3 @@ def sheet(name: str, title: str, grids: list[tuple[str, list[pictures.Lesion]]])
         Label(8, y + 12, "Research software, not a medical device. Keep real lesions under their licence.", 10.5, MUTED)
     )
     return Drawing(name, title, title, 8 + (side + gap) * per_row + 2, y + 22, marks)
-
-
-def figure_files(collected: "Collected") -> list[tuple[str, Path]]:
-    """Pictures of other verbs that are copied beside the drawings: (name, path)."""
-    found = [
-        (f"figure-1{f'-{i + 1}' if i else ''}.png", folder / run.PREVIEW) for i, folder in enumerate(collected.previews)
-    ]
-    for i, generator in enumerate(collected.generators):
-        if generator.finetune is not None:
-            found.append((f"figure-4a{f'-{i + 1}' if i else ''}.png", generator.finetune / run.FIGURE4A))
-    found += [
-        (f"figure-5{f'-{i + 1}' if i else ''}.png", folder / run.FIGURE5) for i, folder in enumerate(collected.maps)
-    ]
-    return [(name, path) for name, path in found if path.is_file()]

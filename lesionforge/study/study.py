@@ -169,9 +169,9 @@ def finish(config: StudyConfig, out: Path, plan: Any, prints: dict[str, list[str
 def make_derived(out: Path, verb: str, folder: str) -> None:
     """Make a table or the report anew; the one before stays where that fails."""
     made, before = out / folder, out / f".{folder}.before"
-    if before.exists():
-        shutil.rmtree(before)
-    if made.exists():
+    if before.exists():  # broken off when this was made last
+        shutil.rmtree(made, ignore_errors=True)
+    elif made.exists():
         os.replace(made, before)
     log.info("study: %s", verb)
     with open(out / "logs" / f"{verb}.log", "wb") as said:
