@@ -56,7 +56,9 @@ def main() -> None:
     arguments.add_argument("--slurm-jobs", type=int, default=4)
     given = arguments.parse_args()
     packages = ("torch", "timm", "snakemake", "snakemake-executor-plugin-slurm")
-    lines = [anchor.header(packages).replace("; one core used", "; one thread a process"), ""]
+    said = " ".join(word for word in sys.argv[1:] if word != "--write")
+    head = anchor.header(packages).replace("; one core used", "; one thread a process")
+    lines = [head.replace("bench_startup.py", f"bench_startup.py {said}".rstrip()), ""]
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         for rows in (starts(given), cells(folder, given), local(folder, given), on_slurm(folder, given)):

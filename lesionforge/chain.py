@@ -6,6 +6,7 @@ The first command that fails ends the chain with its exit code. While it works, 
 process; when all is done, FILE says how long it took. With --gpus the chain takes the first free one of N GPUs.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from lesionforge.cli import main
 from lesionforge.errors import BadInput
@@ -25,7 +27,8 @@ from lesionforge.study.watching import other_machine
 
 SEPARATOR = "::"
 RUNNING, FAILED = ".running", ".failed"  # behind a marker's name
-MOST_ATTEMPTS = 10  # to take a job's lock, five seconds and a half together
+QUIET_ATTEMPTS = 10
+SECONDS_BETWEEN_ATTEMPTS = 0.5
 SECONDS_BETWEEN_BEATS = 10.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -94,20 +97,12 @@ def split_at(words: Sequence[str], separator: str) -> list[list[str]]:
 def at_work(marker: Path) -> Iterator[None]:
     """Hold MARKER.running while the block runs; what an earlier attempt left is cleared away.
 
-    Raises:
-        BadInput: another process is at this job.
+    Where another process is at this job (on a cluster, one that a killed study left behind), wait for its end: our
+    commands then find what it made, or go on where it stopped.
     """
     path = marker.with_name(marker.name + RUNNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        for attempt in range(MOST_ATTEMPTS):  # the study looks at the lock too, for a moment
-            if hold(file):
-                break
-            time.sleep(0.1 * (attempt + 1))
-        else:
-            raise BadInput(f"{marker}: another process is at this job; wait for its end")
-        if machine := other_machine(path):
-            raise BadInput(f"{marker}: another process is at this job, on {machine}; wait for its end, or a minute")
+    with held_alone(path) as file:
         file.truncate(0)
         json.dump({"machine": platform.node(), "pid": os.getpid(), "started": now()}, file)
         file.flush()
@@ -119,6 +114,28 @@ def at_work(marker: Path) -> Iterator[None]:
         finally:
             over.set()
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[IO[str]]:
+    """Open and lock a file as soon as no other process is at it."""
+    for attempt in itertools.count():
+        with open(path, "a+") as file:
+            if hold(file) and other_machine(path) is None and is_same(file, path):
+                yield file
+                return
+        if attempt == QUIET_ATTEMPTS:  # the study looks at the lock too, for a moment
+            where = f", on {machine}" if (machine := other_machine(path)) else ""
+            print(f"another process is at this job{where}; waiting for its end", file=sys.stderr, flush=True)
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
+def is_same(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one of that name; its last holder has deleted it otherwise."""
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def beat(path: Path, over: threading.Event) -> None:

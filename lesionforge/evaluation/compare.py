@@ -164,12 +164,15 @@ def compare(config: CompareConfig) -> None:
 
 def make_plan(config: CompareConfig) -> None:
     """Print the smallest differences that can be found, and write plan.json where --out names a folder."""
+    from lesionforge import tables
     from lesionforge.evaluation import detectable
 
     if config.out is not None and run.already_done(config.out, config):
         print(detectable.as_words(files.read_json(config.out / run.PLAN)))
         return
-    result = detectable.plan(config) | {"disclaimer": DISCLAIMER}
+    settings = {name: getattr(config, name) for name in detectable.Design._fields}
+    design = detectable.Design(**settings | {tables.PART: config.part or tables.VAL})
+    result = detectable.plan(design) | {"disclaimer": DISCLAIMER}
     if config.out is not None:
         with files.write_folder_whole(config.out) as folder, run.logged(folder):
             run.record(folder, "compare", config)

@@ -10,7 +10,8 @@ s being the standard deviation between seeds, S the seeds of a side, t with the 
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,6 @@ from lesionforge.evaluation import paired, predictions, simulated, student, vari
 from lesionforge.evaluation.paired import Lesions
 from lesionforge.metrics import Floats
 
-if TYPE_CHECKING:
-    from lesionforge.evaluation.compare import CompareConfig
-
 ALPHA, POWER = 0.05, 0.8
 CORRELATIONS = (0.5, 0.7, 0.8, 0.9, 0.95)  # shown beside the expected one
 SEEDS = (1, 3, 5, 10)
@@ -34,13 +32,33 @@ MOST_BENIGN = 10_000  # drawn at random from more: the malignant lesions decide,
 NAMES = {metrics.PAUC: "pAUC", metrics.ROC_AUC: "AUC"}
 
 
-def plan(config: "CompareConfig") -> dict[str, Any]:
+class Design(NamedTuple):
+    """What will be scored, on which side of a split or as bare numbers, and what is expected of it."""
+
+    store: Path | None
+    split: Path | None
+    fold: int | None
+    part: str
+    num_malignant: int | None
+    num_malignant_patients: int | None
+    num_benign: int
+    expected_auc: float
+    correlation: float
+    patient_correlation: float
+    num_seeds: int
+    seed_sd_pauc: float
+    seed_sd_auc: float
+    num_comparisons: int
+    seed: int
+
+
+def plan(design: Design) -> dict[str, Any]:
     """All of plan.json.
 
     Raises:
         BadInput: the store or split cannot be read, or the part has too few malignant lesions.
     """
-    lesions, source, num_folds = lesions_to_score(config)
+    lesions, source, num_folds = lesions_to_score(design)
     malignant, _ = paired.clusters_by_class(lesions)
     if malignant < variance.LEAST_CLUSTERS:
         raise BadInput(
@@ -53,15 +71,15 @@ def plan(config: "CompareConfig") -> dict[str, Any]:
         tables.NUM_MALIGNANT_CLUSTERS: malignant,
         tables.NUM_FOLDS: num_folds,
     }
-    correlations = sorted({*CORRELATIONS, config.correlation})
-    seeds = sorted({*SEEDS, config.num_seeds})
+    correlations = sorted({*CORRELATIONS, design.correlation})
+    seeds = sorted({*SEEDS, design.num_seeds})
     drawn = differences(
-        fewer_benign(lesions, config.seed), correlations, config.expected_auc, config.patient_correlation, config.seed
+        fewer_benign(lesions, design.seed), correlations, design.expected_auc, design.patient_correlation, design.seed
     )
-    shift = simulated.shift_of(config.expected_auc)
-    levels = {metrics.PAUC: simulated.expected_pauc(shift), metrics.ROC_AUC: config.expected_auc}
-    seed_sds = {metrics.PAUC: config.seed_sd_pauc, metrics.ROC_AUC: config.seed_sd_auc}
-    alpha = ALPHA / config.num_comparisons
+    shift = simulated.shift_of(design.expected_auc)
+    levels = {metrics.PAUC: simulated.expected_pauc(shift), metrics.ROC_AUC: design.expected_auc}
+    seed_sds = {metrics.PAUC: design.seed_sd_pauc, metrics.ROC_AUC: design.seed_sd_auc}
+    alpha = ALPHA / design.num_comparisons
     rows = [
         {
             tables.SCORE: name,
@@ -79,36 +97,36 @@ def plan(config: "CompareConfig") -> dict[str, Any]:
         "levels": levels,
         "largest": {metrics.PAUC: 1 - metrics.MIN_TPR, metrics.ROC_AUC: 1.0},
         "seed_sds": seed_sds,
-        "expected": {"correlation": config.correlation, tables.NUM_SEEDS: config.num_seeds},
-        "patient_correlation": config.patient_correlation,
+        "expected": {"correlation": design.correlation, tables.NUM_SEEDS: design.num_seeds},
+        "patient_correlation": design.patient_correlation,
         "alpha": alpha,
-        "num_comparisons": config.num_comparisons,
+        "num_comparisons": design.num_comparisons,
         "power": POWER,
         "num_studies": NUM_STUDIES,
-        "seed": config.seed,
+        "seed": design.seed,
         "detectable": rows,
     }
 
 
-def lesions_to_score(config: "CompareConfig") -> tuple[Lesions, str, int]:
+def lesions_to_score(design: Design) -> tuple[Lesions, str, int]:
     """The lesions of the part (of one fold where there are folds), what they are called, and how many folds."""
-    if config.num_malignant is not None:
-        num_patients = config.num_malignant_patients or config.num_malignant
-        each = np.bincount(np.arange(config.num_malignant) % num_patients)
-        malignant = np.concatenate([each, np.zeros(config.num_benign, np.int64)])
-        benign = np.concatenate([np.zeros(num_patients, np.int64), np.ones(config.num_benign, np.int64)])
+    if design.num_malignant is not None:
+        num_patients = design.num_malignant_patients or design.num_malignant
+        each = np.bincount(np.arange(design.num_malignant) % num_patients)
+        malignant = np.concatenate([each, np.zeros(design.num_benign, np.int64)])
+        benign = np.concatenate([np.zeros(num_patients, np.int64), np.ones(design.num_benign, np.int64)])
         return simulated.lesions_of(malignant, benign), "lesions as given", 1
-    assert config.store is not None  # the config's own rule
-    assert config.split is not None
-    fold, num_folds, part = config.fold, 1, config.part or tables.VAL
-    source = f"{config.store}, part {part}"
-    if fold is None and tables.FOLD in parts.read_split_table(config.split).columns:
-        folds = parts.folds_of(config.split)
+    assert design.store is not None  # the config's own rule
+    assert design.split is not None
+    fold, num_folds, part = design.fold, 1, design.part
+    source = f"{design.store}, part {part}"
+    if fold is None and tables.FOLD in parts.read_split_table(design.split).columns:
+        folds = parts.folds_of(design.split)
         fold, num_folds = folds[0], len(folds)
     if fold is not None:
         source += f" of fold {fold}"
-    samples = open_store(config.store).samples([tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET])
-    rows = parts.part_of(samples, parts.read_split(config.split, fold), part)
+    samples = open_store(design.store).samples([tables.IMAGE_ID, tables.PATIENT_ID, tables.TARGET])
+    rows = parts.part_of(samples, parts.read_split(design.split, fold), part)
     predictions.require_targets(rows, source)
     return Lesions(rows[tables.TARGET].to_numpy() == 1, predictions.cluster_numbers(rows)), source, num_folds
 
