@@ -57,6 +57,7 @@ OTHER_RUN, DIFFERENCE, VERDICT = "other_run", "difference", "verdict"
 MODEL, ARM, REFERENCE = "model", "arm", "reference"  # an arm is one training distribution; one is the reference
 NUM_SEEDS, NUM_FOLDS, P_VALUE, P_HOLM = "num_seeds", "num_folds", "p_value", "p_holm"
 PERMUTATION_P, SE_PATIENT, SE_SEED = "permutation_p", "se_patient", "se_seed"  # standard errors of a difference
+AGAINST, AGAINST_ARM, AGAINST_MODEL = "against", "arm", "model"  # what the reference of a comparison is
 ATTRIBUTE, GROUP, GAP = "attribute", "group", "gap"  # of subgroups: skin_tone, I to VI's bands, ...
 GAP_BY_CHANCE, SMALLEST_GROUP, LARGEST_GROUP = "gap_by_chance", "smallest_group", "largest_group"
 NUM_GROUPS, NUM_MALIGNANT_CLUSTERS = "num_groups", "num_malignant_clusters"  # an unknown patient is a cluster

@@ -5,7 +5,7 @@ With --plan, before anything is trained: the smallest difference that the data a
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,8 @@ Score = Literal[
 
 class CompareConfig(Config):
     study: Path | None = None
-    """Folder of a study (study.json): each arm of a model against the study's reference arm."""
+    """Folder of a study (study.json): each arm of a model against its reference arm, and each model against the
+    reference model where the study has one."""
     runs: tuple[Path, ...] = ()
     """Instead of a study: run folders of one side, the seeds of one arm."""
     against: tuple[Path, ...] = ()
@@ -73,6 +74,9 @@ class CompareConfig(Config):
     """plan: the same of AUC; measured: 0.003 to 0.021."""
     num_comparisons: int = Field(1, ge=1, le=1000)
     """plan: comparisons in the table; alpha 0.05 is divided by it, as Holm's correction does at its strictest."""
+
+    # a study may be named by another path, or moved: what was read of it has digests
+    runtime_keys: ClassVar[tuple[str, ...]] = ("out", "study", "hardware.")
 
     @model_validator(mode="after")
     def one_thing_is_asked(self) -> "CompareConfig":

@@ -1,6 +1,6 @@
 """What compare reads: the cells of a study, or runs by name, and their scores of the same lesions, fold by fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +24,27 @@ class Cell(NamedTuple):
     seed: int | None
 
 
+class Pair(NamedTuple):
+    """A comparison: a model's arm with another arm of that model, or with another model on that arm."""
+
+    model: str | None
+    arm: str
+    reference: str  # the other arm, or the other model
+    against: str  # tables.AGAINST_ARM or tables.AGAINST_MODEL
+
+    @property
+    def other(self) -> tuple[str | None, str]:
+        """(model, arm) of the reference."""
+        return (self.model, self.reference) if self.against == tables.AGAINST_ARM else (self.reference, self.arm)
+
+
 class Asked(NamedTuple):
-    """What is to be compared: each other arm of a model with its reference arm."""
+    """What is to be compared."""
 
     cells: tuple[Cell, ...]
-    reference: str
+    reference: str  # the arm that others are compared with, where they have none of their own
     part: str
+    pairs: tuple[Pair, ...]
 
 
 class Fold(NamedTuple):
@@ -65,6 +80,7 @@ def of_study(folder: Path, part: str | None) -> Asked:
             for cell in said["cells"]
         )
         reference, of_part = said["reference"], part or said["part"]
+        others = {arm: facts.get("compared_with") or reference for arm, facts in said.get("arms", {}).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: damaged ({error!r}); make it anew with `lesionforge study`") from error
     if not cells:
@@ -72,7 +88,22 @@ def of_study(folder: Path, part: str | None) -> Asked:
     named = [cell.name for cell in cells]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise BadInput(f"{path}: {tables.in_short(twice)} named as two cells; a run has one place in a comparison")
-    return Asked(cells, reference, of_part)
+    return Asked(cells, reference, of_part, pairs_of(cells, reference, others, said.get("reference_model")))
+
+
+def pairs_of(
+    cells: Sequence[Cell], reference: str, others: Mapping[str, str], reference_model: str | None
+) -> tuple[Pair, ...]:
+    """Each arm of a model with its reference arm; each model with the reference model, if there is one, on each arm."""
+    arms = list(dict.fromkeys((cell.model, cell.arm) for cell in cells))
+    pairs = [
+        Pair(model, arm, others.get(arm, reference), tables.AGAINST_ARM) for model, arm in arms if arm != reference
+    ]
+    if reference_model is not None:
+        pairs += [
+            Pair(model, arm, reference_model, tables.AGAINST_MODEL) for model, arm in arms if model != reference_model
+        ]
+    return tuple(pairs)
 
 
 def of_runs(runs: Sequence[Path], against: Sequence[Path], part: str | None) -> Asked:
@@ -100,7 +131,7 @@ def of_runs(runs: Sequence[Path], against: Sequence[Path], part: str | None) -> 
         for name, side in ((arm, runs), (reference, against))
         for seed, path in enumerate(side)
     ]
-    return Asked(tuple(cells), reference, part)
+    return Asked(tuple(cells), reference, part, pairs_of(cells, reference, {}, None))
 
 
 def side_name(names: Sequence[str]) -> str:

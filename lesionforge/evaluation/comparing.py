@@ -1,4 +1,4 @@
-"""The rows of comparisons.csv and estimates.csv: each arm against its model's reference arm, and each by itself."""
+"""The rows of comparisons.csv and estimates.csv: each arm against its reference, and each by itself."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,9 @@ from lesionforge.metrics import Floats
 
 ALPHA = 0.05
 HIGHER, LOWER, SAME, NOT_MEASURED = "higher", "lower", "cannot be told apart", "not measured"
-FEW_CLUSTERS = 20  # malignant ones, below which intervals are too narrow in our simulations: docs/compare-simulation.md
+# Patients with a malignancy below which intervals are too narrow in our simulations (docs/compare-simulation.md).
+FEW_CLUSTERS = 20  # for a difference
+FEW_FOR_ONE_ARM = 40  # for an arm by itself
 LARGEST = {metrics.PAUC: 1 - metrics.MIN_TPR}  # of a score; others reach 1
 
 SEED_NOTES = {
@@ -86,7 +88,7 @@ def estimates(arms: Arms, names: Sequence[str]) -> list[dict[str, Any]]:
                 folds = [[(1, side.runs(name))] for side in sides.values()]
                 row[tables.ESTIMATE] = metrics.number(variance.estimate(folds))
                 row[tables.EACH_SEED] = " ".join(f"{value:.4f}" for fold in folds for value in fold[0][1].points)
-                row[tables.NOTE], spread = reasons(folds, [*sides.values()])
+                row[tables.NOTE], spread = reasons(folds, [*sides.values()], FEW_FOR_ONE_ARM)
                 if spread is not None and row[tables.ESTIMATE] is not None:
                     largest = LARGEST.get(name, 1.0)
                     row[tables.LOW], row[tables.HIGH] = variance.interval_within(row[tables.ESTIMATE], spread, largest)
@@ -99,20 +101,19 @@ def estimates(arms: Arms, names: Sequence[str]) -> list[dict[str, Any]]:
 def comparisons(
     arms: Arms, asked: Asked, names: Sequence[str], num_permutations: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Each arm minus the reference arm of its model, with Holm's correction over all rows of a score."""
+    """Each arm minus its reference, with Holm's correction over all rows of a score."""
     rows = []
-    for (model, arm), sides in arms.items():
-        if arm == asked.reference:
-            continue
-        others = arms.get((model, asked.reference), {})
+    for pair in asked.pairs:
+        sides, others = arms[pair.model, pair.arm], arms.get(pair.other, {})
         shared = [number for number in sides if number in others]
         pairs = [(sides[number], others[number]) for number in shared]
         permuted = permutations(pairs, names, num_permutations, seed)
         for name in names:
-            row = {tables.MODEL: model, tables.ARM: arm, tables.REFERENCE: asked.reference, tables.PART: asked.part}
+            row = {tables.MODEL: pair.model, tables.ARM: pair.arm, tables.REFERENCE: pair.reference}
+            row |= {tables.AGAINST: pair.against, tables.PART: asked.part}
             rows.append(row | {tables.SCORE: name} | compared(pairs, name, permuted))
             if not pairs:
-                lacking = [which for which, held in ((arm, sides), (asked.reference, others)) if not held]
+                lacking = [which for which, held in ((pair.arm, sides), (pair.reference, others)) if not held]
                 rows[-1][tables.NOTE] = f"no usable predictions of {' and '.join(lacking) or 'one fold on both sides'}"
             elif len(shared) < max(len(sides), len(others)):
                 said = f"only the {len(shared)} folds that both sides have"
@@ -140,7 +141,7 @@ def compared(pairs: Sequence[tuple[Side, Side]], name: str, permuted: dict[str, 
     row[tables.ESTIMATE] = metrics.number(variance.estimate([fold[:1] for fold in folds]))
     row[tables.ESTIMATE_REFERENCE] = metrics.number(-variance.estimate([fold[1:] for fold in folds]))
     row[tables.DIFFERENCE] = metrics.number(difference)
-    row[tables.NOTE], spread = reasons(folds, [arm for arm, _ in pairs])
+    row[tables.NOTE], spread = reasons(folds, [arm for arm, _ in pairs], FEW_CLUSTERS)
     if spread is not None and not np.isnan(difference):
         row[tables.LOW], row[tables.HIGH] = variance.interval(difference, spread)
         row[tables.P_VALUE], row[tables.PERMUTATION_P] = variance.p_value(difference, spread), permuted[name]
@@ -148,7 +149,9 @@ def compared(pairs: Sequence[tuple[Side, Side]], name: str, permuted: dict[str, 
     return row
 
 
-def reasons(folds: Sequence[variance.Fold], sides: Sequence[Side]) -> tuple[str, variance.Spread | None]:
+def reasons(
+    folds: Sequence[variance.Fold], sides: Sequence[Side], few_clusters: int
+) -> tuple[str, variance.Spread | None]:
     """What a reader must know of a row, and its spread; None where too few clusters could show one."""
     malignant, benign = (min(counts) for counts in zip(*(clusters(side.fold) for side in sides), strict=True))
     if min(malignant, benign) < variance.LEAST_CLUSTERS:
@@ -161,7 +164,7 @@ def reasons(folds: Sequence[variance.Fold], sides: Sequence[Side]) -> tuple[str,
     notes = [SEED_NOTES[spread.seeds]]
     if len(folds) > 1:
         notes.append("folds share training images, which no interval counts")
-    if malignant < FEW_CLUSTERS:
+    if malignant < few_clusters:
         notes.append(f"malignant lesions of {malignant} patients only: the interval may be too narrow")
     return "; ".join(filter(None, notes)), spread
 

@@ -40,7 +40,14 @@ def as_words(result: dict[str, Any]) -> str:
     for name in dict.fromkeys(row[tables.SCORE] for row in result["estimates"]):
         rows = [row for row in result["comparisons"] if row[tables.SCORE] == name]
         alone = [row for row in result["estimates"] if row[tables.SCORE] == name]
-        pieces.append(table(name, rows, alone, result["reference"]))
+        of_arms = [row for row in rows if row[tables.AGAINST] == tables.AGAINST_ARM]
+        of_models = [row for row in rows if row[tables.AGAINST] == tables.AGAINST_MODEL]
+        if of_arms or not of_models:
+            pieces.append(table(LABELS[name], of_arms, alone))
+        if of_models:
+            pieces.append(
+                table(f"{LABELS[name]}, each model against {of_models[0][tables.REFERENCE]}", of_models, alone)
+            )
     notes = dict.fromkeys(note for row in result["comparisons"] for note in row[tables.NOTE].split("; ") if note)
     lines = list(result["notes"])
     for note in notes:
@@ -72,9 +79,10 @@ def head(result: dict[str, Any]) -> str:
     )
 
 
-def table(name: str, rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]], reference: str) -> str:
-    """One score: each arm's mean with its interval, its difference to the reference arm, and the verdict."""
+def table(title: str, rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> str:
+    """One score: each arm's mean with its interval, its difference to its reference, and the verdict."""
     has_model = any(row[tables.MODEL] is not None for row in alone)
+    has_several = len({row[tables.REFERENCE] for row in rows}) > 1
     lines = [["model"] * has_model + ["arm", "mean", "95 % interval", "difference", "95 % interval", "p, Holm", ""]]
     of_row = {(row[tables.MODEL], row[tables.ARM]): row for row in rows}
     for row in alone:
@@ -82,14 +90,14 @@ def table(name: str, rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, A
         cells += [short(row[tables.ARM]), digits(row[tables.ESTIMATE]), interval(row)]
         found = of_row.get((row[tables.MODEL], row[tables.ARM]))
         if found is None:
-            cells += ["", "", "", "reference" if row[tables.ARM] == reference else ""]
+            cells += ["", "", "", "reference"]
         else:
             cells += [digits(found[tables.DIFFERENCE], "+"), interval(found, "+"), chance(found[tables.P_HOLM])]
-            cells += [found[tables.VERDICT]]
+            cells += [found[tables.VERDICT] + (f", against {found[tables.REFERENCE]}" if has_several else "")]
         lines.append(cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     shown = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([LABELS[name], *(f"  {line}" for line in shown)])
+    return "\n".join([title, *(f"  {line}" for line in shown)])
 
 
 def whose(rows: Sequence[dict[str, Any]]) -> str:

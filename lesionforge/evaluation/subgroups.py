@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,9 @@ class SubgroupsConfig(Config):
     """Seed of both."""
     out: Path | None = None
     """Folder to make: subgroups.json, subgroups.csv, gaps.csv, effects.csv; default: `subgroups` in the study."""
+
+    # a study may be named by another path, or moved: what was read of it has digests
+    runtime_keys: ClassVar[tuple[str, ...]] = ("out", "study", "hardware.")
 
     @model_validator(mode="after")
     def study_or_runs(self) -> "SubgroupsConfig":

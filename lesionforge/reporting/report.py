@@ -27,7 +27,7 @@ MOST_NAMED = 5  # changed files that a refusal names, our choice
 class ReportConfig(Config):
     """Show a study, or runs, as one HTML page with every table and figure; what is not there yet is named in it."""
 
-    runtime_keys: ClassVar[tuple[str, ...]] = ("out", "renew", "hardware.")
+    runtime_keys: ClassVar[tuple[str, ...]] = ("out", "study", "renew", "hardware.")
 
     study: Path | None = None
     """Folder of a study of `lesionforge study` (with study.json in it)."""

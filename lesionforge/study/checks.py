@@ -10,6 +10,7 @@ from lesionforge.data.store import open_store
 from lesionforge.engine.families import FAMILIES, kind_of, timm_name_of
 from lesionforge.errors import BadInput
 from lesionforge.recipe import read_recipe
+from lesionforge.study.jobs import Cell, over
 from lesionforge.study.planning import Plan, about_recipe, compared_part
 from lesionforge.study.settings import ENSEMBLE, StudyConfig
 
@@ -119,11 +120,11 @@ def refuse_unfillable(config: StudyConfig, plan: Plan, data: Data) -> None:
         wanted = {"malignant": mix["malignant"], "benign": mix["benign"] if mix["benign_source"] == "real" else 0}
         for kind, num in wanted.items():
             if num != "all" and num > data.counts[kind]:
-                factor = data.counts[kind] / num * config.sizes.counts
-                short[
-                    f"{cell.arm}: asks for {num:,} {kind}, part train holds {data.counts[kind]:,}; "
-                    f"--sizes.counts {int(factor * 1000) / 1000:g} would do for this one, for all recipes alike"
-                ] = None
+                cure = f"lower {kind} in the settings of {cell.arm}"
+                if is_scaled(config, cell, kind):
+                    factor = int(data.counts[kind] / num * config.sizes.counts * 1000) / 1000
+                    cure = f"--sizes.counts {factor:g} would do for this one, for all recipes alike"
+                short[f"{cell.arm}: asks for {num:,} {kind}, part train holds {data.counts[kind]:,}; {cure}"] = None
         made, wanted_made = candidates.get(arm.generator or ""), mix["synthetic_malignant"]
         if made is not None and wanted_made != "all" and wanted_made > made:
             short[
@@ -137,6 +138,12 @@ def refuse_unfillable(config: StudyConfig, plan: Plan, data: Data) -> None:
             )
     if short:
         raise BadInput(f"{config.name}: recipes that cannot be filled:" + tables.in_lines(list(short)))
+
+
+def is_scaled(config: StudyConfig, cell: Cell, kind: str) -> bool:
+    """Whether a count is the recipe's own, which --sizes.counts scales, and not one that the study's YAML names."""
+    given = over(config.train, config.models[cell.model], config.recipes[cell.arm].settings)
+    return kind not in given.get("data", {}).get("mix", {})
 
 
 def targets_of(config: StudyConfig, plan: Plan) -> list[str]:

@@ -92,7 +92,7 @@ def compared_part(config: StudyConfig, parts: tuple[str, ...]) -> str:
 
 
 def train_settings(config: StudyConfig, model: str, arm: str, fold: int | None, seed: int) -> dict[str, Any]:
-    """What one training is: its recipe times the counts' factor, the sizes, the study's, the model's and its own."""
+    """What one training is: its recipe times the counts' factor, the study's, the sizes, the model's and its own."""
     sizes = config.sizes
     shared: dict[str, Any] = {"data": {}, "optim": {}}
     for section, key, value in (
@@ -104,7 +104,7 @@ def train_settings(config: StudyConfig, model: str, arm: str, fold: int | None, 
             shared[section][key] = value
     recipe = jobs.settings_of_recipe(config.recipes[arm].recipe, f"recipes.{arm}")
     recipe = jobs.counts_times(recipe, sizes.counts)
-    return over(recipe, shared, config.train, config.models[model], config.recipes[arm].settings, {"seed": seed})
+    return over(recipe, config.train, shared, config.models[model], config.recipes[arm].settings, {"seed": seed})
 
 
 def train_job(config: StudyConfig, layout: Layout, model: str, arm: str, fold: int | None, seed: int) -> Job:

@@ -63,7 +63,8 @@ class SizesConfig(Config):
     """How large the study is: what one changes first to make it smaller."""
 
     counts: float = Field(1.0, gt=0)
-    """Factor on every count of every recipe (real, benign, synthetic, images per epoch), so that arms stay matched."""
+    """Factor on every count of every recipe (real, benign, synthetic, images per epoch), so that arms stay matched;
+    counts that the study's own settings name stay."""
     epochs: int | None = Field(None, ge=1)
     """Epochs of every training; none leaves each recipe's own."""
     image_size: int | None = Field(None, ge=16, le=1024)
@@ -110,7 +111,7 @@ class StudyConfig(Config):
     generators: dict[str, GeneratorConfig] = Field(default_factory=dict)
     """Name -> how it is taught, what it makes, how that is audited."""
     train: dict[str, Any] = Field(default_factory=dict)
-    """Settings of every training; over the recipe, under the model's and the recipe's own."""
+    """Settings of every training; over the recipe, under the sizes and the model's and the recipe's own."""
     sizes: SizesConfig = SizesConfig()
     part: Literal["auto", "val", "test"] = "auto"
     """Part that is compared: auto takes test where the split has one, else val; with folds it is val, held out."""
