@@ -12,7 +12,7 @@ from lesionforge.errors import BadInput
 from lesionforge.recipe import read_recipe
 from lesionforge.study.jobs import Cell, over
 from lesionforge.study.planning import Plan, about_recipe, compared_part
-from lesionforge.study.settings import ENSEMBLE, StudyConfig
+from lesionforge.study.settings import ENSEMBLE, ArmConfig, StudyConfig
 
 
 class Data(NamedTuple):
@@ -189,7 +189,7 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
         "arms": {
             name: {
                 "recipe": arm.recipe,
-                "about": about_recipe(arm.recipe),
+                "about": about_arm(arm),
                 "generator": arm.generator,
                 "start_from": arm.start_from,
                 "compared_with": None if name == config.reference else arm.compared_with or config.reference,
@@ -218,6 +218,13 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
         "report": "report",
         "published": config.published,
     }
+
+
+def about_arm(arm: ArmConfig) -> str:
+    """What an arm is, in a line: its recipe's first sentence, and what this study adds to it."""
+    added = [f"Synthetic lesions from the generator {arm.generator}."] if arm.generator else []
+    added += [f"Starts from the weights of {arm.start_from}."] if arm.start_from else []
+    return " ".join([about_recipe(arm.recipe), *added])
 
 
 def model_facts(config: StudyConfig, plan: Plan, name: str) -> dict[str, Any]:
