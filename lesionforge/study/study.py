@@ -8,12 +8,17 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lesionforge import files, run, signals
 from lesionforge.errors import BadInput
 from lesionforge.progress import in_words
 from lesionforge.study.settings import StudyConfig
+
+if TYPE_CHECKING:
+    from lesionforge.study.checks import Data
+    from lesionforge.study.planning import Plan
+    from lesionforge.study.workflow import Machine
 
 __all__ = ["StudyConfig", "study"]
 
@@ -69,7 +74,7 @@ def is_finished(out: Path, config: StudyConfig, prints: dict[str, list[str]]) ->
     return same and files.read_json(out / run.DONE).get("fingerprints") == prints
 
 
-def show_dry_run(config: StudyConfig, out: Path, plan: Any, data: Any, machine: Any) -> None:
+def show_dry_run(config: StudyConfig, out: Path, plan: "Plan", data: "Data", machine: "Machine") -> None:
     from lesionforge.study import checks, estimate, outdated, watching, workflow
 
     wanted = workflow.with_needed(plan.jobs, checks.targets_of(config, plan))
@@ -92,7 +97,7 @@ def axes_in_words(config: StudyConfig) -> list[str]:
     return [f"{num} {name}{'s' if num > 1 else ''}" for name, num in axes.items() if num]
 
 
-def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, machine: Any) -> int | None:
+def run_jobs(config: StudyConfig, out: Path, plan: "Plan", data: "Data", machine: "Machine") -> int | None:
     """Run what is left; the number of the signal that broke it off, if one did."""
     from lesionforge.study import checks, estimate, outdated, watching, workflow
 
@@ -133,7 +138,7 @@ def run_jobs(config: StudyConfig, out: Path, plan: Any, data: Any, machine: Any)
     return None
 
 
-def finish(config: StudyConfig, out: Path, plan: Any, prints: dict[str, list[str]], number: int | None) -> None:
+def finish(config: StudyConfig, out: Path, plan: "Plan", prints: dict[str, list[str]], number: int | None) -> None:
     """Compare and report what there is, name what failed, mark the study done if nothing is left."""
     from lesionforge.study import watching
 
