@@ -69,6 +69,7 @@ def note_failure(marker: Path | None, code: int, verb: str) -> None:
 
 
 def exit_code_of(command: list[str]) -> int:
+    sys.argv = ["lesionforge", *command]  # what the run's record says it was made by
     try:
         return main(command)
     except SystemExit as stop:  # a signal that a training has saved for

@@ -91,7 +91,7 @@ def test_what_is_said_in_one_line(study: Path, jobs: dict[str, Job]) -> None:
     log_says(study, SECOND, "epoch 1\nepoch 2 of 30, about 3 min left  \n\n")
     line = watching.in_one_line(study, jobs, watching.state_of(study, jobs), dict.fromkeys(jobs, 20.0))
     assert line == (
-        "study: 1 of 4 jobs done, 2 running, 1 FAILED, about 10 s left | "
+        "study: 1 of 4 jobs done, 2 running, 1 failed or stopped, about 10 s left | "
         f"{SECOND}: epoch 2 of 30, about 3 min left; {THIRD}: starting"
     )
     assert watching.summary(State([FIRST], [], [], [SECOND]), 2, 3725) == (
@@ -136,7 +136,7 @@ def test_the_table_on_a_terminal(study: Path, jobs: dict[str, Job]) -> None:
     console.print(watching.as_table(study, jobs, watching.state_of(study, jobs), dict.fromkeys(jobs, 15.0)))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    assert "1 of 4 jobs done, 1 running, 1 FAILED, 1 waiting, about 20 s left" in said
+    assert "1 of 4 jobs done, 1 running, 1 failed or stopped, 1 waiting, about 20 s left" in said
     assert f"{SECOND}  epoch 2 of 30 [in brackets]" in said
     assert f"{THIRD}" in said
     assert all(len(line) <= 80 for line in said.splitlines())

@@ -96,13 +96,17 @@ def test_targets_bring_what_they_need(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_is_asked_for_and_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_asked_for_and_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine, "timing", SimpleNamespace(num_gpus=lambda: 2), raising=False)  # without loading torch
     monkeypatch.setattr(Path, "exists", lambda path: True)  # the driver's traces
     assert machine_of(8, None, None, None) == Machine(8, 4, 2), "all GPUs, each with its share of the cores"
     assert machine_of(8, 3, 1, None) == Machine(8, 3, 1)
     assert machine_of(8, None, 0, None) == Machine(8, 1, 0)
-    assert machine_of(8, None, None, Path("slurm")) == Machine(8, workflow.CLUSTER_THREADS, None)
+    with pytest.raises(BadInput, match=r"slurm: found no config.yaml in it, expected a Snakemake profile's folder"):
+        machine_of(8, None, None, tmp_path / "slurm")
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/config.yaml").write_text("executor: slurm\n")
+    assert machine_of(8, None, None, tmp_path / "slurm") == Machine(8, workflow.CLUSTER_THREADS, None)
     with pytest.raises(
         BadInput, match=r"--gpus: 3 asked for, torch finds 2 on this machine; give --gpus 2, or --profi"
     ):

@@ -102,6 +102,7 @@ def training(
 
         if repr(what) not in speeds:
             name, image_size, batch_size, precision, timm_args = what
+            log.info("timing a few steps of %s", name)
             speeds[repr(what)] = timing.speed_of(name, image_size, batch_size, precision, timm_args, threads)
         speed: timing.Speed = speeds[repr(what)]
         basis, one, scoring, parameters = "timed", speed.training_seconds, speed.scoring_seconds, speed.num_parameters
@@ -129,8 +130,8 @@ def rough(job: Job, plan: Plan, num_malignant: int, num_gpus: int) -> Estimate:
     return Estimate(START_SECONDS + BACKWARD * seen * forward, GENERATOR_BYTES[kept], "rough")
 
 
-def as_text(plan: Plan, estimates: dict[str, Estimate], at_once: int, done: set[str]) -> str:
-    """The table of a dry run: jobs by kind, their time and disk."""
+def as_text(plan: Plan, estimates: dict[str, Estimate], at_once: int | None, done: set[str]) -> str:
+    """The table of a dry run: jobs by kind, their time and disk; `at_once` is None where a cluster decides."""
     lines = [f"{'':10}{'jobs':>6}{'to do':>7}{'time, one after another':>26}{'disk':>10}  estimate"]
     for kind in KINDS:
         keys = [key for key, job in plan.jobs.items() if job.kind == kind]
@@ -141,10 +142,10 @@ def as_text(plan: Plan, estimates: dict[str, Estimate], at_once: int, done: set[
             lines.append(f"{kind:10}{len(keys):6}{len(left):7}{in_words(seconds):>26}{size(disk):>10}  {bases}")
     left = [key for key in plan.jobs if key not in done]
     seconds, disk = sum(estimates[key].seconds for key in left), sum(estimates[key].num_bytes for key in left)
-    lines.append(
-        f"{'together':10}{len(plan.jobs):6}{len(left):7}{in_words(seconds):>26}{size(disk):>10}  "
-        f"about {in_words(seconds / at_once)} with {at_once} at once"
+    wall = (
+        f"about {in_words(seconds / at_once)} with {at_once} at once" if at_once else "by as many as the profile lets"
     )
+    lines.append(f"{'together':10}{len(plan.jobs):6}{len(left):7}{in_words(seconds):>26}{size(disk):>10}  {wall}")
     return "\n".join(lines)
 
 

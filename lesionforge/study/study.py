@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lesionforge import files, run, signals
 from lesionforge.errors import BadInput
 from lesionforge.progress import in_words
+from lesionforge.study.jobs import LOGS
 from lesionforge.study.settings import StudyConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def study(config: StudyConfig) -> None:
     machine = workflow.machine_of(config.cores, config.threads, config.gpus, config.profile)
     plan = planning.build_plan(config, out, data.parts, machine.threads)
     checks.refuse_unfillable(config, plan, data)
+    checks.refuse_unknown_models(config, plan)
     if config.dry_run:
         show_dry_run(config, out, plan, data, machine)
         return
@@ -51,7 +53,6 @@ def study(config: StudyConfig) -> None:
         log.info("%s: finished already, nothing to do", out)
         print(out / DERIVED["report"] / run.REPORT)
         return
-    checks.refuse_unknown_models(config, plan)
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with files.locked(out, out), run.logged(out):
@@ -82,7 +83,7 @@ def show_dry_run(config: StudyConfig, out: Path, plan: "Plan", data: "Data", mac
     plan = plan._replace(jobs={key: plan.jobs[key] for key in wanted})
     done = {key for key in watching.state_of(out, plan.jobs).done if not stale[key]}
     estimates = estimate.estimate_jobs(out, plan, data.counts, data.num_scored, machine, timed=True)
-    at_once = max(1, machine.gpus or machine.cores // machine.threads)
+    at_once = None if config.profile is not None else max(1, machine.gpus or machine.cores // machine.threads)
     print(f"{config.name}: {len(plan.cells)} cells of {' x '.join(axes_in_words(config))}")
     print(estimate.as_text(plan, estimates, at_once, done))
     for key in plan.jobs:
@@ -140,17 +141,17 @@ def run_jobs(config: StudyConfig, out: Path, plan: "Plan", data: "Data", machine
 
 def finish(config: StudyConfig, out: Path, plan: "Plan", prints: dict[str, list[str]], number: int | None) -> None:
     """Compare and report what there is, name what failed, mark the study done if nothing is left."""
-    from lesionforge.study import watching
+    from lesionforge.study import checks, watching, workflow
 
+    jobs = {key: plan.jobs[key] for key in workflow.with_needed(plan.jobs, checks.targets_of(config, plan))}
     if number is not None:
-        state = watching.state_of(out, plan.jobs)
-        log.warning("stopped with %d of %d jobs done; the same command goes on", len(state.done), len(plan.jobs))
+        state = watching.state_of(out, jobs)
+        log.warning("stopped with %d of %d jobs done; the same command goes on", len(state.done), len(jobs))
         raise SystemExit(128 + number)
     failed = watching.failures(out, plan.jobs)
     files.write_json(out / run.FAILED, failed)
-    for verb, folder in DERIVED.items():
-        make_derived(out, verb, folder)
-    state = watching.state_of(out, plan.jobs)
+    unmade = [verb for verb, folder in DERIVED.items() if not make_derived(out, verb, folder)]
+    state = watching.state_of(out, jobs)
     report = out / DERIVED["report"] / run.REPORT
     if report.is_file():
         print(report)
@@ -160,35 +161,42 @@ def finish(config: StudyConfig, out: Path, plan: "Plan", prints: dict[str, list[
     if failed:
         waiting = f", {len(state.waiting)} could not start without them" if state.waiting else ""
         raise BadInput(
-            f"{len(failed)} of {len(plan.jobs)} jobs failed{waiting}; all others are done and in the report. Mend what "
+            f"{len(failed)} of {len(jobs)} jobs failed{waiting}; all others are done and in the report. Mend what "
             "the lines above say and run the same command again: only these will run"
         )
-    if state.waiting:
-        log.info("%d jobs of the study are still to be run (--only left them out)", len(state.waiting))
+    if unmade:
+        raise BadInput(
+            f"all jobs are done, but {' and '.join(unmade)} could not be made; see {out / LOGS}, and run the same "
+            "command again"
+        )
+    if left := len(watching.state_of(out, plan.jobs).waiting):
+        log.info("%d jobs of the study are still to be run (--only left them out)", left)
         return
     seconds = sum(watching.seconds_of(out, key) or 0.0 for key in plan.jobs)
     run.mark_done(out, num_jobs=len(plan.jobs), num_cells=len(plan.cells), job_seconds=seconds, fingerprints=prints)
     log.info("%d jobs, %s of work: %s", len(plan.jobs), in_words(seconds), out)
 
 
-def make_derived(out: Path, verb: str, folder: str) -> None:
-    """Make a table or the report anew; the one before stays where that fails."""
+def make_derived(out: Path, verb: str, folder: str) -> bool:
+    """Make a table or the report anew; False where that fails, and the one before stays."""
     made, before = out / folder, out / f".{folder}.before"
     if before.exists():  # broken off when this was made last
         shutil.rmtree(made, ignore_errors=True)
     elif made.exists():
         os.replace(made, before)
     log.info("study: %s", verb)
-    with open(out / "logs" / f"{verb}.log", "wb") as said:
+    with open(out / LOGS / f"{verb}.log", "wb") as said:
         words = [sys.executable, "-m", "lesionforge", verb, "--study", str(out)]
         code = subprocess.run(words, stdout=said, stderr=said, stdin=subprocess.DEVNULL).returncode
     if code == 0:
         shutil.rmtree(before, ignore_errors=True)
-        return
+        return True
+    not_for_these_data = verb == "subgroups" and code == 2  # a store without the metadata that make groups
     shutil.rmtree(made, ignore_errors=True)
     if before.exists():
         os.replace(before, made)
     from lesionforge.study import workflow
 
-    lines = "".join(f"\n  {line}" for line in workflow.tail(out / "logs" / f"{verb}.log", 3))
-    log.warning("%s could not be made (%s):%s", verb, out / "logs" / f"{verb}.log", lines)
+    lines = "".join(f"\n  {line}" for line in workflow.tail(out / LOGS / f"{verb}.log", 3))
+    log.warning("%s could not be made (%s):%s", verb, out / LOGS / f"{verb}.log", lines)
+    return not_for_these_data

@@ -22,6 +22,7 @@ log = logging.getLogger("lesionforge")
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 SNAKEMAKE_LOG = "snakemake.log"
+PROFILE_FILES = ("config.yaml", "config.v8+.yaml")
 CLUSTER_THREADS = 4  # of a job on a cluster, which also gets a GPU there; our choice
 GPUS = "gpus"  # folder of locks, one a GPU
 
@@ -43,6 +44,10 @@ def machine_of(cores: int | None, threads: int | None, gpus: int | None, profile
     """What was asked for, and for the rest what this machine has. Raises as `gpus_to_use`."""
     cores = cores or len(os.sched_getaffinity(0))
     if profile is not None:
+        if not any((profile / name).is_file() for name in PROFILE_FILES):
+            raise BadInput(
+                f"--profile {profile}: found no {PROFILE_FILES[0]} in it, expected a Snakemake profile's folder"
+            )
         return Machine(cores, threads or CLUSTER_THREADS, None)
     found = gpus_to_use(gpus)
     return Machine(cores, min(cores, threads or (max(1, cores // found) if found else 1)), found)
