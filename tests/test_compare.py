@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
+from scipy import stats
 from sklearn import metrics as sk
 from test_evaluate import make_run
 
@@ -105,6 +106,7 @@ def test_a_missing_cell_is_named_and_the_rest_compared(tmp_path, capsys):
     rows = {(row["model"], row["arm"]): row for row in pl.read_csv(study / "compare" / "comparisons.csv").to_dicts()}
     assert (rows["vit", "1x"]["num_seeds"], rows["vit", "1x"]["num_seeds_reference"]) == (2, 3)
     assert rows["swin", "1x"]["verdict"] == "not measured"
+    assert rows["vit", "1x"]["p_holm"] == pytest.approx(min(1, 3 * rows["vit", "1x"]["p_value"]))  # of 3 planned
     assert "no usable predictions of 0x" in rows["swin", "1x"]["note"]
     left_out = json.loads((study / "compare" / "compare.json").read_text())["left_out"]
     assert [one["run"] for one in left_out] == ["runs/vit-1x-0", "runs/swin-0x-0"]
@@ -200,6 +202,19 @@ def test_no_study_and_no_predictions_are_said(tmp_path):
         compare(CompareConfig(study=study))
 
 
+def test_a_plan_has_the_parts_that_compare_will_have():
+    of_t = [stats.t.ppf([0.975, 0.8], df).sum() for df in (30, 40)]
+    two_models = detectable.detectable(0.05, 30, 0.03, 1, 1, 0.02, 0.05)
+    assert two_models == pytest.approx(of_t[0] * 0.05)  # one seed, one fold: nothing of the seeds
+    many = detectable.detectable(0.05, 30, 0.03, 1, 10_000, 0.001, 0.05)
+    assert many == pytest.approx(of_t[0] * 0.04, rel=1e-3)  # what all seeds share: 0.05^2 - 0.03^2
+    only_seeds = detectable.detectable(0.03, 30, 0.03, 1, 21, 0.05, 0.05)
+    assert only_seeds == pytest.approx(of_t[1] * 0.05 * np.sqrt(2 / 21))
+    folds = [detectable.detectable(0.05, 30, 0.03, 5, 1, seed_sd, 0.05) for seed_sd in (0.001, 0.1)]
+    assert folds[0] == pytest.approx(stats.t.ppf([0.975, 0.8], 150).sum() * 0.05 / np.sqrt(5))
+    assert folds[1] > np.sqrt(2) * 0.1 / np.sqrt(5) * 2.8  # folds show what training again does
+
+
 def test_a_plan_shrinks_with_malignant_lesions_and_with_likeness(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(detectable, "NUM_STUDIES", 100)
     small = {}
@@ -208,9 +223,14 @@ def test_a_plan_shrinks_with_malignant_lesions_and_with_likeness(tmp_path, capsy
         compare(CompareConfig(plan=True, num_malignant=num_malignant, num_benign=300, out=out))
         rows = json.loads((out / "plan.json").read_text())["detectable"]
         small[num_malignant] = {(row["score"], row["correlation"], row["num_seeds"]): row["detectable"] for row in rows}
-    for key, value in small[20].items():
-        assert value > small[200][key]
+    for (name, correlation, seeds), value in small[20].items():
+        if correlation < 0.92:  # arms no more alike than seeds of one arm: beyond, the seeds alone decide
+            assert value > small[200][name, correlation, seeds]
     assert small[200]["roc_auc", 0.5, 3] > small[200]["roc_auc", 0.95, 3]
+    for name, correlation, _ in small[20]:
+        three, five, ten = (small[20][name, correlation, seeds] for seeds in (3, 5, 10))
+        assert three > five > ten
+    assert small[20]["pauc", 0.7, 1] > small[20]["pauc", 0.7, 3]
     said = capsys.readouterr().out
     assert "200 malignant lesions of 200 patients in 500 images" in said
     assert "will often not be told from chance" in said

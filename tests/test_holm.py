@@ -22,9 +22,12 @@ def test_by_hand():
     assert holm.adjusted([]) == []
 
 
-def test_a_test_that_was_not_made_counts_for_nothing():
-    assert holm.adjusted([0.01, None, 0.04]) == [0.02, None, 0.04]
+def test_a_test_that_was_not_made_still_counts():
+    """The family is what was planned: were it what was made, a failed run would make the other verdicts stronger."""
+    assert holm.adjusted([0.01, None, 0.04]) == pytest.approx([0.03, None, 0.08])
     assert holm.adjusted([None]) == [None]
+    as_if = [1.0 if p is None else p for p in (None, 0.01, None, 0.04)]
+    assert holm.adjusted([None, 0.01, None, 0.04])[1::2] == holm.adjusted(as_if)[1::2]
 
 
 def test_it_is_the_closed_bonferroni_test():

@@ -11,7 +11,12 @@ from report_studies import change_study, write_study
 from lesionforge import run
 from lesionforge.cli import main
 from lesionforge.errors import BadInput
+from lesionforge.reporting import figures_scores, sections_groups, sections_record
+from lesionforge.reporting.collected import read_study
+from lesionforge.reporting.drawing import Label
+from lesionforge.reporting.drawing import Path as Line
 from lesionforge.reporting.report import ReportConfig, report
+from lesionforge.reporting.results import read_results
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +179,39 @@ def test_nothing_but_a_plan_still_gives_a_report(study: Path, tmp_path: Path) ->
                  "Subgroups", "Exact commands",
                  "Worst-scored malignant lesions", "Training loss", "so no audit"):  # fmt: skip
         assert name in words, name
+
+
+def test_commands_are_given_as_they_can_be_typed(study: Path, tmp_path: Path) -> None:
+    own = copied(study, tmp_path / "s")
+    (own / run.ENVIRONMENT).write_text(json.dumps({"command": "lesionforge study --recipe study_smoke --out s"}))
+    chain = "lesionforge --marker 'a b/j.json' --gpus g 2 train --recipe t.yaml :: predict --recipe p.yaml"
+    (own / "runs/edgenext-0x-0" / run.ENVIRONMENT).write_text(json.dumps({"command": chain}))
+    found = sections_record.commands_of(read_study(own))
+    assert found[0] == "lesionforge study --recipe study_smoke --out s"
+    assert {"lesionforge train --recipe t.yaml", "lesionforge predict --recipe p.yaml"} <= set(found)
+    assert not any("::" in one or "--marker" in one for one in found)
+    assert sections_record.single_commands("it's 'odd") == ["it's 'odd"]
+
+
+def test_the_reference_line_is_beside_what_is_compared_with_it(study: Path, tmp_path: Path) -> None:
+    own = copied(study, tmp_path / "s")
+    arms = json.loads((own / run.STUDY).read_text())["arms"]
+    change_study(own, arms=arms | {"3x": arms["3x"] | {"compared_with": "1x"}})
+    for folder, num_lined in ((study, 6), (own, 4)):
+        collected = read_study(folder)
+        drawn = figures_scores.overview(collected, read_results(collected)).marks
+        assert sum(isinstance(mark, Line) and mark.dash == "1 3" for mark in drawn) == num_lined
+    assert "3x (against 1x)" in [mark.text for mark in drawn if isinstance(mark, Label)]
+
+
+def test_what_figures_leave_out_is_said(study: Path) -> None:
+    collected = read_study(study)
+    assert sections_groups.left_out(collected) == ""
+    many = collected._replace(arms={f"a{i}": {} for i in range(7)}, models={f"m{i}": {} for i in range(4)})
+    assert sections_groups.left_out(many) == (
+        " Not drawn, for want of room: training distribution a5, training distribution a6 and model m3; the tables "
+        "hold them."
+    )
 
 
 @pytest.mark.usefixtures("no_painting")

@@ -8,7 +8,16 @@ from report_studies import write_study
 
 from lesionforge import run, tables
 from lesionforge.reporting.collected import read_study
-from lesionforge.reporting.results import ARMS, LOWER, MODELS, ONE_RUN, SEVERAL_RUNS, UNCLEAR, read_results
+from lesionforge.reporting.results import (
+    ARMS,
+    LOWER,
+    MODELS,
+    NOT_MEASURED,
+    ONE_RUN,
+    SEVERAL_RUNS,
+    UNCLEAR,
+    read_results,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +63,15 @@ def test_models_against_a_model(study: Path, tmp_path: Path) -> None:
     assert one is not None
     assert (one.reference, one.direction) == ("edgenext", LOWER)
     assert found.difference("resnet", "0x", "pauc") is None
+
+
+def test_too_few_patients_measure_nothing(study: Path, tmp_path: Path) -> None:
+    """A difference stands in the table, its verdict does not follow from its sign."""
+    row = {"model": "resnet", "arm": "1x", "reference": "0x", "against": "arm", "score": "pauc", "difference": 0.12,
+           "low": None, "high": None, "verdict": "not measured"}  # fmt: skip
+    tables.write_table(tmp_path / run.COMPARISONS, pl.DataFrame([row]))
+    found = read_results(read_study(study)._replace(compare=tmp_path)).of("pauc")
+    assert [(one.direction, one.is_quiet, one.is_away) for one in found] == [(NOT_MEASURED, True, False)]
 
 
 def test_a_damaged_table_is_a_problem_not_an_end(study: Path, tmp_path: Path) -> None:

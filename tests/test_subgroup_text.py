@@ -19,7 +19,7 @@ def told(
     joined = found.lesions.join(table.drop("patient_id", "target"), on="image_id", how="left", maintain_order="left")
     groupings = [everything(len(joined)), grouping_of(attribute, joined)]
     least = Least(min_malignant, 5, 50)
-    measured = subgroup_rows.measured(found, groupings, None, least, 100, 0)
+    measured = subgroup_rows.measured(found, groupings, None, {}, least, 100, 0)
     return subgroup_text.caveats(least, part, found, joined, groupings, [], measured), measured
 
 

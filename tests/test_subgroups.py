@@ -122,7 +122,7 @@ def test_what_a_user_sees(study: Path, capsys: pytest.CaptureFixture[str]) -> No
         "not by a colorimeter",
         "each is set against all benign lesions",
         "by chance",
-        "comparisons with the reference arm",
+        "comparisons of an arm with its reference",
         "for 7 of 8 runs it is chosen here",
         "not a medical device",
     ):
@@ -187,6 +187,21 @@ def test_folds_count_as_one(store: Path, tmp_path: Path) -> None:
     left_out = json.loads((tmp_path / "subgroups/subgroups.json").read_text())["left_out"]
     assert len(left_out) == 1
     assert left_out[0].startswith("unfinished: ")
+
+
+def test_an_arm_is_set_against_its_own_reference(store: Path, tmp_path: Path) -> None:
+    """A learning curve: half the real lesions with synthetic ones against the same half without."""
+    arms = ("all_real", "half_real", "half_synthetic")
+    cells = [{"run": arm, "model": "cnn", "arm": arm, "fold": None, "seed": 0} for arm in arms]
+    for number, arm in enumerate(arms):
+        write_run(tmp_path / arm, val=predictions(number))
+    said = {"reference": "all_real", "part": "val", "data": {"store": str(store)}, "cells": cells}
+    said["arms"] = {"all_real": {"compared_with": None}, "half_synthetic": {"compared_with": "half_real"}}
+    (tmp_path / "study.json").write_text(json.dumps(said))
+    subgroups(SubgroupsConfig(study=tmp_path, attributes=("sex",), **FEW))
+    effects = pl.read_csv(tmp_path / "subgroups/effects.csv")
+    found = set(effects.select("arm", "reference").iter_rows())
+    assert found == {("half_real", "all_real"), ("half_synthetic", "half_real")}
 
 
 def test_an_arm_without_one_of_its_folds(store: Path, tmp_path: Path) -> None:

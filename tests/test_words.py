@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lesionforge.reporting import words
-from lesionforge.reporting.results import ARMS, HIGHER, LOWER, MODELS, UNCLEAR, Difference, Results
+from lesionforge.reporting.results import ARMS, HIGHER, LOWER, MODELS, NOT_MEASURED, UNCLEAR, Difference, Results
 
 
 def one(
@@ -45,8 +45,8 @@ def test_arms_that_agree_stand_together() -> None:
     assert found == [
         "Trained on 1x or 3x, both models scored lower than on 0x by 0.020 to 0.050 (95\N{NO-BREAK SPACE}% intervals "
         "between −0.060 and −0.010).",
-        "No difference to 0x can be told for oversampled with either model: the intervals reach up to 0.030 to either "
-        "side, so smaller differences may be there and be missed.",
+        "No difference to 0x can be told for oversampled with either model: their intervals together run from −0.030 "
+        "to +0.030, and differences inside are not ruled out.",
     ]
 
 
@@ -63,13 +63,40 @@ def test_models_against_a_model() -> None:
         one("vit", "0x", -0.02, 0.01, LOWER, MODELS, "resnet"), one("swin", "0x", 0.01, 0.02, UNCLEAR, MODELS, "resnet")
     )
     assert found[0] == "vit scored lower than resnet: −0.020 [−0.030, −0.010]."
-    assert found[1].startswith("No difference to resnet can be told for swin: the intervals reach up to 0.020")
+    assert found[1].startswith("No difference to resnet can be told for swin: its interval runs from −0.010 to +0.030,")
+
+
+def not_measured(model: str, arm: str, value: float) -> Difference:
+    note = "too few to give an interval: lesions of 4 malignant patients or fewer in a fold, 5 are the least"
+    return Difference(model, arm, "0x", ARMS, "pauc", value, None, None, NOT_MEASURED, {"note": note})
+
+
+def test_what_is_not_measured_is_neither_higher_nor_lower() -> None:
+    assert answer(not_measured("vit", "1x", 0.12)) == [
+        "For 1x with vit nothing can be measured: too few malignant patients."
+    ]
+    found = answer(one("vit", "3x", -0.02, 0.01, UNCLEAR), not_measured("vit", "1x", 0.12))
+    assert len(found) == 2
+    assert found[0].endswith(
+        "Without the correction for the number of comparisons, the interval of 3x with vit would leave out zero."
+    )
+    many = [not_measured(f"m{i}", f"a{i}", 0.1) for i in range(4)]
+    assert answer(*many) == ["For 4 comparisons nothing can be measured: too few malignant patients."]
+
+
+def test_with_one_seed_the_answer_is_about_these_models() -> None:
+    single = one("vit", "1x", 0.03, 0.01, HIGHER)._replace(row={"num_seeds": 1, "num_folds": 1})
+    several = one("vit", "3x", 0.03, 0.01, HIGHER)._replace(row={"num_seeds": 3, "num_folds": 1})
+    said = "One seed each: this is about these trained models; training again may differ."
+    assert answer(single)[-1] == said
+    assert said not in answer(single, several)
+    assert said not in answer(single._replace(row={"num_seeds": 1, "num_folds": 5}))
 
 
 def test_what_the_correction_took_away_is_said() -> None:
     found = answer(one("vit", "1x", -0.02, 0.01, UNCLEAR), one("vit", "3x", 0.0, 0.01, UNCLEAR))
     assert found[0].endswith(
-        "Without the correction for 2 comparisons, the interval of 1x with vit would leave out zero."
+        "Without the correction for the number of comparisons, the interval of 1x with vit would leave out zero."
     )
 
 

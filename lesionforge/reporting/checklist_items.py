@@ -59,7 +59,9 @@ CLAIM = (
     Entry("17", STANDARD, "Tools of annotation", ask="Name the source's tools, or say that none are on record."),
     Entry("18", STANDARD, "Agreement between and within annotators",
           ask="Give the source's figures, or say that none are known."),
-    Entry("19", PARTITIONS, "Intended sample size and its reason", "{counts}. {smallest_difference}"),
+    Entry("19", PARTITIONS, "Intended sample size and its reason", "{counts}. {difference_intervals}",
+          "Say which sample size was intended and why (lesionforge compare --plan says how small a difference data "
+          "can show); the counts are what there was, not a reason."),
     Entry("20", PARTITIONS, "How data were dealt to the parts", "split: {split}"),
     Entry("21", PARTITIONS, "Level at which the parts are apart", "{leaks}"),
     Entry("22", MODEL, "The model, its inputs and outputs", "models: {models}; input: one colour image of "

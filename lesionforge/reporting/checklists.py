@@ -55,11 +55,11 @@ class Facts:
     weights: str | None = None  # what the models start from
     training: str | None = None  # epochs, batch size, optimizer, learning rate
     selection: str | None = None  # which epoch was kept and by what
-    threshold: str | None = None  # the rule, and what it was chosen on
+    threshold: str | None = None  # each run's own: the rule, and what it was chosen on
     ensemble: str | None = None
     metrics: str | None = None  # their names
     statistics: str | None = None  # intervals, tests, correction
-    smallest_difference: str | None = None  # that these data could show
+    difference_intervals: str | None = None  # from where to where they run together
     results: str | None = None  # of the compared part: the main score of each arm, with intervals
     other_results: str | None = None  # of the other parts
     subgroups: str | None = None  # what was scored by subgroup, and what could not be

@@ -68,6 +68,7 @@ class Collected(NamedTuple):
     failed: tuple[dict[str, Any], ...]
     published: bool
     sources: Sources
+    folder: Path | None = None  # of a study
 
     def of(self, model: str, arm: str) -> list[Cell]:
         return [cell for cell in self.cells if cell.model == model and cell.arm == arm]
@@ -125,6 +126,7 @@ def read_study(folder: Path) -> Collected:
         failed=tuple(one for one in sources.json(folder / run.FAILED) or () if isinstance(one, dict)),
         published=bool(said.get("published")),
         sources=sources,
+        folder=folder,
     )
 
 

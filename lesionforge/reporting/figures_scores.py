@@ -8,7 +8,7 @@ from lesionforge.reporting.collected import PRIMARY
 from lesionforge.reporting.drawing import MUTED, Dot, Drawing, Label, Mark, Path, legend, series_of
 from lesionforge.reporting.forest import Group, Point, Row, forest
 from lesionforge.reporting.mixes import Mix, mix_of_arm
-from lesionforge.reporting.results import NAMES, UNCLEAR, Estimate
+from lesionforge.reporting.results import NAMES, Estimate
 from lesionforge.reporting.words import decimals, in_interval, signed
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ def overview(collected: "Collected", results: "Results") -> Drawing:
             if not collected.of(model, arm):
                 continue
             one = results.estimate(model, arm, PRIMARY)
-            name = f"{arm} (reference)" if arm == collected.reference else arm
+            own = collected.arms[arm].get("compared_with") or collected.reference
+            is_lined = own == collected.reference
+            name = f"{arm} (reference)" if arm == collected.reference else arm if is_lined else f"{arm} (against {own})"
             points = [point_of(one, colours[arm][0])] if one else []
-            rows.append(Row(name, points, in_interval(one.estimate, one.low, one.high) if one else "–"))
+            rows.append(Row(name, points, in_interval(one.estimate, one.low, one.high) if one else "–",
+                            is_lined=is_lined))  # fmt: skip
         reference = results.estimate(model, collected.reference, PRIMARY)
         line = reference.estimate if reference and len(rows) > 1 else None
         groups.append(Group(model, rows, line))
@@ -68,7 +71,7 @@ def differences(collected: "Collected", results: "Results") -> Drawing | None:
     for model in dict.fromkeys(one.model for one in found):
         rows = []
         for one in (one for one in found if one.model == model):
-            quiet = one.direction == UNCLEAR
+            quiet = one.is_quiet
             text = in_interval(one.difference, one.low, one.high, signed)
             name = one.arm if len(references) == 1 else f"{one.arm} − {one.reference}"
             tip = f"{model}, {one.arm} against {one.reference}: {text}; {one.row.get('verdict') or ''}"
@@ -79,7 +82,7 @@ def differences(collected: "Collected", results: "Results") -> Drawing | None:
     if not groups:
         return None
     to = f" to {found[0].reference}" if len(references) == 1 else ""
-    alt = f"Difference of {NAMES[PRIMARY]}{to}, paired on the same lesions; grey where the two cannot be told apart"
+    alt = f"Difference of {NAMES[PRIMARY]}{to}, paired on the same lesions; grey where no difference is claimed"
     return forest(
         "differences", "Paired differences", alt, groups, f"difference of {NAMES[PRIMARY]}{to}",
         lines=[(0.0, "no difference")], text_name="difference [95 % interval]",

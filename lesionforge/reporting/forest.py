@@ -40,12 +40,13 @@ class Row(NamedTuple):
     points: Sequence[Point]
     text: str = ""  # to the right of the plot
     is_quiet: bool = False
+    is_lined: bool = True  # whether the group's line goes through it
 
 
 class Group(NamedTuple):
     title: str
     rows: Sequence[Row]
-    line: float | None = None  # a value to compare with, drawn through the group
+    line: float | None = None  # a value to compare with, drawn through the rows that are compared with it
 
 
 def forest(
@@ -80,15 +81,14 @@ def forest(
         marks.append(Label(WIDTH - 2, frame.top - 7, text_name, 11, MUTED, "end"))
     y = frame.top + 3
     for group in groups:
-        tall = GROUP * bool(group.title) + sum(height_of(row, row_height) for row in group.rows)
         if group.title:
             marks.append(Path([(0, y + 6), (WIDTH, y + 6)], FAINT, 1))
             marks.append(Label(0, y + 22, in_width(group.title, 13, left + frame.width), 13, INK, bold=True))
-        if group.line is not None:
-            x = frame.x.place(group.line)
-            marks.append(Path([(x, y + GROUP - 6), (x, y + tall - 2)], "s0", 1, "1 3"))
         y += GROUP * bool(group.title)
         for row in group.rows:
+            if group.line is not None and row.is_lined:
+                x = frame.x.place(group.line)
+                marks.append(Path([(x, y), (x, y + height_of(row, row_height))], "s0", 1, "1 3"))
             marks += row_of(frame, row, y, height_of(row, row_height), left)
             y += height_of(row, row_height)
     return Drawing(name, title, alt, WIDTH, frame.top + frame.height + BOTTOM, marks)

@@ -81,10 +81,6 @@ def tick_text(value: float) -> str:
     return text.replace("-", "−") if text != "-0" else "0"
 
 
-def percent_text(value: float) -> str:
-    return f"{100 * value:.3g}\N{NO-BREAK SPACE}%"
-
-
 def grid(
     frame: Panel,
     x_ticks: Sequence[float],

@@ -8,10 +8,10 @@ from lesionforge.reporting.curves import is_number
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
 
-HIGHER, LOWER, UNCLEAR = "higher", "lower", "cannot be told apart"
+# What compare can find, in its own words.
+HIGHER, LOWER, UNCLEAR, NOT_MEASURED = "higher", "lower", "cannot be told apart", "not measured"
 ARMS, MODELS = "arm", "model"  # what a comparison is between
 COMPARED, ONE_RUN, SEVERAL_RUNS = "compared", "one run", "mean of runs"
-SMALLER_IS_BETTER = ("triage_per_malignancy", "brier", "log_loss", "ece", "ece_equal_width")
 
 NAMES = {  # scores in words
     "pauc": "pAUC above 80 % sensitivity", "roc_auc": "AUC", "average_precision": "average precision",
@@ -47,8 +47,13 @@ class Difference(NamedTuple):
     difference: float
     low: float | None
     high: float | None
-    direction: str  # HIGHER, LOWER or UNCLEAR
+    direction: str  # HIGHER, LOWER, UNCLEAR, or NOT_MEASURED: too few patients for an interval
     row: dict[str, Any]  # all that compare wrote
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no difference is claimed."""
+        return self.direction not in (HIGHER, LOWER)
 
     @property
     def is_away(self) -> bool:
@@ -120,10 +125,7 @@ def difference_of(row: dict[str, Any]) -> Difference | None:
     if not is_number(row.get(tables.DIFFERENCE)):
         return None
     difference, verdict = row[tables.DIFFERENCE], str(row.get(tables.VERDICT) or "")
-    if "cannot" in verdict or not verdict:
-        direction = UNCLEAR
-    else:
-        direction = HIGHER if difference > 0 else LOWER
+    direction = verdict if verdict in (HIGHER, LOWER, NOT_MEASURED) else UNCLEAR
     return Difference(
         str(row.get(tables.MODEL) or ""), str(row.get(tables.ARM)), str(row.get(tables.REFERENCE)),
         MODELS if row.get("against") == MODELS else ARMS, str(row.get(tables.SCORE)), difference,

@@ -11,8 +11,9 @@ STATES = {checklists.FILLED: "filled", checklists.AUTHORS: "authors", checklists
 
 def checklist(facts: Facts) -> Section:
     """Both lists, folded, with their counts."""
-    html = [blocks.text("What the study's own files answer is filled in; the rest is for the authors. No item is "
-                       "filled from anything but these files.")]  # fmt: skip
+    html = [blocks.text("What the study's own files and the way lesionforge works answer is filled in; the rest is "
+                       "for the authors. Some answers assume the usual: images that are read from files were collected "
+                       "before, so a study is called retrospective. Check each.")]  # fmt: skip
     found = []
     for name, title, items, note in (
         ("claim", "CLAIM, artificial intelligence in medical imaging", checklists.claim(facts), checklists.CLAIM_NOTE),

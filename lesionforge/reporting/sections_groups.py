@@ -10,7 +10,7 @@ from lesionforge.reporting.drawing import Drawing
 from lesionforge.reporting.figures_scores import colours_of
 from lesionforge.reporting.forest import Group, Point, Row, forest
 from lesionforge.reporting.results import NAMES
-from lesionforge.reporting.words import in_interval, sentence
+from lesionforge.reporting.words import in_interval, listed, sentence
 
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
@@ -27,7 +27,9 @@ def subgroups(collected: "Collected") -> Section:
     if not found:
         words = "Subgroups (skin tone, sex, age, site, institution, diameter, diagnosis): nothing was found; run "
         return Section(
-            "subgroups", "Subgroups", blocks.missing(f"{words}`lesionforge subgroups`, then this report again.")
+            "subgroups",
+            "Subgroups",
+            blocks.missing(f"{words}`lesionforge subgroups`, then `lesionforge report --renew`."),
         )
     scores = [row for row in found.get("scores") or () if isinstance(row, dict)]
     drawings = [one for model in list(collected.models)[:MOST_MODELS] if (one := sensitivity(collected, model, scores))]
@@ -38,6 +40,7 @@ def subgroups(collected: "Collected") -> Section:
         "Sensitivity at each run's threshold, by group; only groups with enough malignant lesions are drawn. In "
         "brackets: malignant lesions of the group."
     )
+    caption += left_out(collected)
     html += [blocks.drawing(one, caption) for one in drawings[:1]]
     html += [blocks.details(one.title, blocks.drawing(one, caption)) for one in drawings[1:]]
     if not drawings:
@@ -52,6 +55,13 @@ def subgroups(collected: "Collected") -> Section:
         items = "".join(f"<li>{escape(sentence(one))}</li>" for one in caveats[1:])
         html.append(blocks.details("What to know beside these numbers", f"<ul>{items}</ul>"))
     return Section("subgroups", "Subgroups", "".join(html), drawings, written)
+
+
+def left_out(collected: "Collected") -> str:
+    """Which arms and models the figures leave out, as a sentence; empty where none."""
+    names = [f"training distribution {arm}" for arm in list(collected.arms)[MOST_ARMS:]]
+    names += [f"model {model}" for model in list(collected.models)[MOST_MODELS:]]
+    return f" Not drawn, for want of room: {listed(names)}; the tables hold them." if names else ""
 
 
 def sensitivity(collected: "Collected", model: str, scores: list[dict[str, Any]]) -> Drawing | None:

@@ -1,13 +1,16 @@
 """Sections of the record: training curves and compute, what is missing, environments and commands."""
 
 import re
+import shlex
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import run, tables
 from lesionforge.reporting import blocks, figures_curves
 from lesionforge.reporting.blocks import Section, Table
 from lesionforge.reporting.curves import TRAIN_LOSS, is_number
+from lesionforge.reporting.inputs import Sources
 from lesionforge.reporting.words import counted
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ NOTES = {
     VAL_PAUC: "Used for no choice where the last epoch is kept.",
 }
 DEVICE = re.compile(r"\) on (\S+), [\d,]+ steps of")  # in a training's log
+SEPARATOR, CHAIN_OPTIONS = "::", {"--marker": 1, "--gpus": 2}  # of `lesionforge.chain`, with how many words follow
 PACKAGES = ("torch", "timm", "diffusers", "transformers", "numpy", "polars", "opencv-python-headless", "snakemake")
 
 
@@ -140,16 +144,42 @@ def environment_table(collected: "Collected") -> Table:
 
 def commands_of(collected: "Collected") -> list[str]:
     """The commands in the order of the data flow, each once."""
-    folders = [collected.store, collected.split]
+    folders: list[Path | None] = [collected.store, collected.split]
     for generator in collected.generators:
         folders += [generator.finetune, generator.candidates, generator.synthetic]
-    found = [command_in(collected, folder) for folder in folders if folder is not None]
+    found = [study_command(collected.folder)] if collected.folder is not None else []
+    found += [command_in(collected, folder) for folder in folders if folder is not None]
     for cell in collected.cells:
         found.append(str(cell.environment.get("command") or ""))
         found.append(command_in(collected, cell.folder / run.EVALUATION))
     rest = [*collected.maps, collected.compare, collected.subgroups]
     found += [command_in(collected, folder) for folder in rest if folder is not None]
-    return [command for command in dict.fromkeys(found) if command]
+    return list(dict.fromkeys(command for line in found for command in single_commands(line)))
+
+
+def study_command(folder: Path) -> str:
+    """The study's own; not among the report's sources, for each call of `study` writes it anew."""
+    return str(Sources(folder).object(folder / run.ENVIRONMENT).get("command") or "")
+
+
+def single_commands(line: str) -> list[str]:
+    """A command as it can be given; a chain of a study's job (`--marker F --gpus F N A :: B`) becomes its commands."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return [line]
+    if not words or (words[1:2] not in (["--marker"], ["--gpus"]) and SEPARATOR not in words):
+        return [line] if line else []
+    program, words = words[0], words[1:]
+    while words and words[0] in CHAIN_OPTIONS:
+        words = words[1 + CHAIN_OPTIONS[words[0]] :]
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word == SEPARATOR:
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [shlex.join([program, *command]) for command in commands if command]
 
 
 def command_in(collected: "Collected", folder: Any) -> str:

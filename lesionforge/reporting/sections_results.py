@@ -6,6 +6,7 @@ from lesionforge import tables
 from lesionforge.reporting import blocks, figures_scores
 from lesionforge.reporting.blocks import Section, Table
 from lesionforge.reporting.collected import PRIMARY
+from lesionforge.reporting.figures_learning import learning_curve
 from lesionforge.reporting.published import PUBLISHED, SAMPLING_ERROR, published_of
 from lesionforge.reporting.results import ARMS, MODELS, NAMES
 from lesionforge.reporting.words import decimals, sentence
@@ -26,21 +27,26 @@ def results_section(collected: "Collected", results: "Results") -> Section:
     drawings = [
         one for one in (
             figures_scores.differences(collected, results), figures_scores.by_synthetic(collected, results),
-            figures_scores.by_kind(collected, results),
+            learning_curve(collected, results), figures_scores.by_kind(collected, results),
         ) if one is not None
     ]  # fmt: skip
     main, scores = main_table(collected, results), scores_table(collected, results)
     html = []
     if not results.is_compared:
         html.append(
-            blocks.missing("No paired comparison was found: run `lesionforge compare`, then this report again.")
+            blocks.missing(
+                "No paired comparison was found: run `lesionforge compare`, then `lesionforge report --renew`."
+            )
         )
     html += [blocks.text(sentence(str(note))) for note in results.facts.get("notes") or () if results.is_compared]
     captions = {
         "differences": "Paired differences: both arms scored the same lesions, resampled by patient together. Grey: "
-        "cannot be told apart from the reference after correction for the number of comparisons.",
+        "cannot be told apart from the reference after correction for the number of comparisons, or, as an open dot "
+        "without an interval, not measured.",
         "figure-6": "Figure 6 of the study. Dots joined by a dotted line share their real images; controls without "
         "synthetic images stand beside the reference.",
+        "learning-curve": "What real lesions bring, without and with synthetic ones beside them; dots stand a little "
+        "aside of their number, so that intervals are seen. Lines join arms by the number of real malignant lesions.",
         "figure-4b": "Figure 4b of the study: CNNs and transformers on the same lesions.",
     }
     html.append(blocks.table(main, marks_of(main)))

@@ -8,7 +8,7 @@ from lesionforge.reporting import blocks, curves, figures_curves, figures_scores
 from lesionforge.reporting.blocks import Section, Table
 from lesionforge.reporting.collected import PRIMARY
 from lesionforge.reporting.results import ONE_RUN, SEVERAL_RUNS
-from lesionforge.reporting.words import answer, counted, listed
+from lesionforge.reporting.words import answer, counted, in_interval, listed
 
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Cell, Collected
@@ -37,9 +37,21 @@ def summary(collected: "Collected", results: "Results") -> Section:
     sentences = "".join(f"<p>{blocks.in_html(one)}</p>" for one in answer(collected, results))
     html = (
         f"{question}<div class=answer>{sentences}</div><p class=data>{escape(data_line(collected))}</p>"
-        f"{gaps(collected)}" + blocks.drawing(figure, f"{MEANING} {interval_words(results)}") + arms_in_words(collected)
+        f"{gaps(collected)}"
+        + blocks.drawing(figure, f"{MEANING} {interval_words(results)}")
+        + numbers_for_narrow(collected, results)
+        + arms_in_words(collected)
     )
     return Section("summary", "Summary", html, [figure])
+
+
+def numbers_for_narrow(collected: "Collected", results: "Results") -> str:
+    """The figure's numbers again, for telephones, where the figure's right end is out of sight."""
+    rows = [
+        (f"{model} · {arm}", in_interval(one.estimate, one.low, one.high))
+        for model in collected.models for arm in collected.arms if (one := results.estimate(model, arm, PRIMARY))
+    ]  # fmt: skip
+    return f"<div class=narrow>{blocks.facts(rows)}</div>" if rows else ""
 
 
 def arms_in_words(collected: "Collected") -> str:
@@ -54,7 +66,7 @@ def data_line(collected: "Collected") -> str:
     runs = counted(len(collected.cells) - len(collected.incomplete), "run")
     axes = [counted(len(collected.models), "model"), counted(len(collected.arms), "training distribution")]
     for name, values in (("fold", {c.fold for c in collected.cells}), ("seed", {c.seed for c in collected.cells})):
-        if len(values - {None}) > 1:
+        if len(values - {None}) > (name == "fold"):  # a single seed is named: it says how little is known
             axes.append(counted(len(values - {None}), name))
     if cell is None:
         return f"No run has scores of part {collected.part} yet; planned: {' × '.join(axes)}."
@@ -93,6 +105,8 @@ def interval_words(results: "Results") -> str:
         )
     if ONE_RUN in basis:
         words.append("Where there is one run, the interval is its own and says nothing of other seeds.")
+    if len({one.arm for one in results.estimates}) > 1:
+        words.append("The dotted line is the reference, beside the training distributions that are compared with it.")
     if any(len(one.values) > 1 for one in results.estimates):
         words.append("Small ticks are the single runs.")
     return " ".join(words)

@@ -8,7 +8,7 @@ from lesionforge.reporting import blocks, pictures
 from lesionforge.reporting.blocks import Image, Section, Table
 from lesionforge.reporting.drawing import INK, MUTED, Drawing, Label, Mark, Picture, in_width
 from lesionforge.reporting.figures_of_verbs import picture
-from lesionforge.reporting.words import counted, decimals, percent
+from lesionforge.reporting.words import counted, decimals, listed, percent
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,6 +41,10 @@ def synthetic(collected: "Collected") -> Section:
         html.append(verdict(collected, generator, suffix, found))
         if with_pictures:
             html.append(beside_real(collected, generator, suffix, drawings))
+    without = [one.name for one in collected.generators[MOST_GENERATORS:]]
+    if without:
+        words = f"Pictures are of the first {MOST_GENERATORS} generators; without pictures: {listed(without)}."
+        html.insert(0, blocks.text(words, "data"))
     return Section("synthetic", "Synthetic lesions", "".join(html), drawings, found)
 
 

@@ -8,7 +8,7 @@ from lesionforge.reporting import mixes, pictures
 from lesionforge.reporting.checklists import Facts
 from lesionforge.reporting.collected import ENSEMBLE, PRIMARY
 from lesionforge.reporting.results import NAMES
-from lesionforge.reporting.words import counted, decimals, in_interval, listed, percent
+from lesionforge.reporting.words import counted, ends_of, in_interval, listed, percent, signed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -131,9 +131,6 @@ def training(collected: "Collected") -> Phrases:
 
     size = one("data", "image_size")
     selection = {"last": "the last epoch is kept", "best": "the epoch with the best pAUC on val is kept"}
-    rule = next(
-        (s[tables.THRESHOLD].get("how") for c in cells if isinstance((s := c.scores).get(tables.THRESHOLD), dict)), None
-    )
     return {
         "image_size": f"{size} x {size} pixels" if size else None,
         "augmentation": f"preset {one('augment', 'preset')}" if one("augment", "preset") else None,
@@ -141,8 +138,22 @@ def training(collected: "Collected") -> Phrases:
         "training": f"{one('optim', 'epochs')} epochs, batches of {one('data', 'batch_size')}, AdamW, learning rate "
                     f"{one('optim', 'lr')}" if one("optim", "epochs") else None,
         "selection": " or ".join(selection.get(v, v) for v in values_of(cells, "select")) or None,
-        "threshold": str(rule) if rule else None,
+        "threshold": thresholds(cells),
     }  # fmt: skip
+
+
+def thresholds(cells: "list[Cell]") -> str | None:
+    """How the runs' thresholds were chosen; their values differ from run to run."""
+    found = [one for cell in cells if isinstance(one := cell.scores.get(tables.THRESHOLD), dict)]
+    rules = [
+        "given" if one.get("rule") == "given"
+        else f"chosen on {one.get('chosen_on') or tables.VAL} by rule {one.get('rule')}"
+        for one in found if one.get("value") is not None
+    ]  # fmt: skip
+    if not rules:
+        return None
+    in_sample = "; chosen on the very lesions that are scored" if any(one.get("in_sample") for one in found) else ""
+    return f"each run's own, {' or '.join(dict.fromkeys(rules))}{in_sample}"
 
 
 def scores(collected: "Collected", results: "Results") -> Phrases:
@@ -151,20 +162,22 @@ def scores(collected: "Collected", results: "Results") -> Phrases:
         f"{one.model} on {one.arm} {in_interval(one.estimate, one.low, one.high)}"
         for model in collected.models for arm in collected.arms if (one := results.estimate(model, arm, PRIMARY))
     ]  # fmt: skip
-    widths = [(d.high - d.low) / 2 for d in results.differences
-              if d.score == PRIMARY and d.low is not None and d.high is not None]  # fmt: skip
+    ends = ends_of(results.of(PRIMARY))
     groups = collected.sources.object(collected.subgroups / run.SUBGROUPS) if collected.subgroups else {}
     tones = [row for row in groups.get("groups") or () if row.get(tables.ATTRIBUTE) == "skin_tone"]
     has_maps = any((folder / run.FOCUS).is_file() for folder in collected.maps)
     has_failures = any(cell.predictions is not None for cell in collected.cells)
     tests = "95 % intervals by resampling patients"
     if results.is_compared:
-        tests += "; paired differences on the same lesions, a permutation test, Holm's correction over a table"
+        tests = (
+            "95 % intervals: t with the patients' and, where there are several, the seeds' variance; paired "
+            "differences on the same lesions, a permutation test, Holm's correction over a table"
+        )
     return {
         "metrics": listed(names) or None, "statistics": tests if found else None,
         "results": f"{NAMES[PRIMARY]}: {'; '.join(found)}" if found else None,
-        "smallest_difference": f"intervals of differences reach {decimals(min(widths))} to {decimals(max(widths))} to "
-                               "either side" if widths else None,
+        "difference_intervals": f"the intervals of the differences together run from {signed(ends[0])} to "
+                                f"{signed(ends[1])}" if ends else None,
         "subgroups": f"{len(groups.get('groups') or ())} groups, those with too few malignant lesions named only"
                      if groups else None,
         "skin_tone": ", ".join(f"{row.get(tables.GROUP)} {row.get(tables.NUM_IMAGES) or 0:,}" for row in tones) or None,

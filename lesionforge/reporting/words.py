@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lesionforge import tables
 from lesionforge.reporting.collected import PRIMARY
-from lesionforge.reporting.results import ARMS, HIGHER, LOWER, UNCLEAR
+from lesionforge.reporting.results import ARMS, HIGHER, LOWER, NOT_MEASURED, UNCLEAR
 
 if TYPE_CHECKING:
     from lesionforge.reporting.collected import Collected
@@ -57,13 +58,13 @@ def sentence(words: str) -> str:
 
 
 def answer(collected: "Collected", results: "Results") -> list[str]:
-    """Two or three sentences: what is higher than the reference, what is lower, what cannot be told apart."""
+    """A few sentences: what is higher than the reference, what is lower, what cannot be told apart or measured."""
     found = results.of(PRIMARY)
     if not found:
         if len(collected.arms) > 1 or len(collected.models) > 1:
             return [
-                "Nothing was compared yet, so nothing is said about differences: run `lesionforge compare` and "
-                "`lesionforge report` again. The scores of the runs by themselves stand below."
+                "Nothing was compared yet, so nothing is said about differences: run `lesionforge compare`, then "
+                "`lesionforge report --renew`. The scores of the runs by themselves stand below."
             ]
         return ["One training distribution of one model: there is nothing to compare it with. Its scores stand below."]
     families = list(dict.fromkeys((d.against, d.reference) for d in found))
@@ -71,8 +72,16 @@ def answer(collected: "Collected", results: "Results") -> list[str]:
     for against, reference in families:
         those = [d for d in found if (d.against, d.reference) == (against, reference)]
         sentences += [told(those, direction) for direction in (HIGHER, LOWER)] + [unclear(those)]
+        sentences.append(unmeasured(those))
     sentences = [one for one in sentences if one]
-    return sentences if len(sentences) <= MOST_SENTENCES else in_counts(found)
+    return (sentences if len(sentences) <= MOST_SENTENCES else in_counts(found)) + one_seed(found)
+
+
+def one_seed(found: "list[Difference]") -> list[str]:
+    """What single trainings cannot show, where there is nothing but single trainings."""
+    counts = [(d.row.get(tables.NUM_SEEDS), d.row.get(tables.NUM_SEEDS_REFERENCE) or 1) for d in found]
+    is_one = all(pair == (1, 1) for pair in counts) and all((d.row.get(tables.NUM_FOLDS) or 0) <= 1 for d in found)
+    return ["One seed each: this is about these trained models; training again may differ."] if is_one else []
 
 
 def in_counts(found: "list[Difference]") -> list[str]:
@@ -90,6 +99,9 @@ def in_counts(found: "list[Difference]") -> list[str]:
     num = sum(d.direction == UNCLEAR for d in found)
     if num:
         sentences.append(f"{num} of {counted(len(found), 'comparison')} cannot be told apart. The table names each.")
+    num = sum(d.direction == NOT_MEASURED for d in found)
+    if num:
+        sentences.append(f"{num} of {counted(len(found), 'comparison')} cannot be measured: {too_few(found)}.")
     return sentences
 
 
@@ -151,8 +163,8 @@ def by_how_much(group: "list[Difference]") -> str:
     if len(group) == 1:
         return f": {in_interval(*numbers(group[0]), signed)}"
     sizes = sorted(abs(d.difference) for d in group)
-    ends = [end for d in group for end in (d.low, d.high) if end is not None]
-    inside = f" (95\N{NO-BREAK SPACE}% intervals between {signed(min(ends))} and {signed(max(ends))})" if ends else ""
+    ends = ends_of(group)
+    inside = f" (95\N{NO-BREAK SPACE}% intervals between {signed(ends[0])} and {signed(ends[1])})" if ends else ""
     if decimals(sizes[0]) == decimals(sizes[-1]):
         return f" by {decimals(sizes[0])}{inside}"
     return f" by {decimals(sizes[0])} to {decimals(sizes[-1])}{inside}"
@@ -175,16 +187,44 @@ def unclear(found: "list[Difference]") -> str:
             for where, group in groups.items()
         ]
         start = f"No difference to {found[0].reference} can be told for {listed(named, 'and')}"
-    widths = [(d.high - d.low) / 2 for d in those if d.low is not None and d.high is not None]
-    if not widths:
+    ends = ends_of(those)
+    if ends is None:
         return f"{start}."
+    whose = "its interval runs" if len(those) == 1 else "their intervals together run"
     return (
-        f"{start}: the intervals reach up to {decimals(max(widths))} to either side, so smaller differences may be "
-        f"there and be missed.{before_correction(those, len(found))}"
+        f"{start}: {whose} from {signed(ends[0])} to {signed(ends[1])}, and differences inside are not ruled out."
+        f"{before_correction(those)}"
     )
 
 
-def before_correction(those: "list[Difference]", num_compared: int) -> str:
+def ends_of(found: "Sequence[Difference]") -> tuple[float, float] | None:
+    """The lowest and the highest end of the intervals; None where there are none."""
+    ends = [end for d in found for end in (d.low, d.high) if end is not None]
+    return (min(ends), max(ends)) if ends else None
+
+
+def unmeasured(found: "list[Difference]") -> str:
+    """`For 1x with vit nothing can be measured: too few malignant patients.`"""
+    those = [d for d in found if d.direction == NOT_MEASURED]
+    if not those:
+        return ""
+    join = "with" if found[0].against == ARMS else "on"
+    named = [
+        f"{listed(list(dict.fromkeys(thing(d) for d in group)))} {join} {listed(list(where))}".removesuffix(f" {join} ")
+        for where, group in grouped(those, NOT_MEASURED).items()
+    ]
+    which = listed(named) if len(named) <= MOST_NAMED else counted(len(those), "comparison")
+    return f"For {which} nothing can be measured: {too_few(those)}."
+
+
+def too_few(found: "list[Difference]") -> str:
+    """Why there is no interval, as compare's notes say it."""
+    notes = [str(d.row.get(tables.NOTE) or "") for d in found if d.direction == NOT_MEASURED]
+    kinds = [kind for kind in ("malignant", "benign") if any(f"{kind} patients" in note for note in notes)]
+    return f"too few {listed(kinds or ['malignant'])} patients"
+
+
+def before_correction(those: "list[Difference]") -> str:
     """What an interval alone would have told, were it not one of many."""
     away = [d for d in those if d.is_away]
     if not away:
@@ -194,6 +234,6 @@ def before_correction(those: "list[Difference]", num_compared: int) -> str:
     )
     which = named if len(away) <= MOST_NAMED else f"{len(away)} of them"
     return (
-        f" Without the correction for {counted(num_compared, 'comparison')}, the "
+        " Without the correction for the number of comparisons, the "
         f"{'interval' if len(away) == 1 else 'intervals'} of {which} would leave out zero."
     )
