@@ -77,8 +77,8 @@ def test_what_study_json_tells(tmp_path: Path) -> None:
     }
     assert facts["arms"]["1x"] == {
         "recipe": "matched_budget_1x",
-        "about": "Matched budget, 1x: one synthetic malignant image for each of 303 real ones. Synthetic lesions from the "
-        "generator scratch.",
+        "about": "Matched budget, 1x: one synthetic malignant image for each of 303 real ones. "
+        "Synthetic lesions from the generator scratch.",
         "generator": "scratch",
         "start_from": None,
         "compared_with": "0x",

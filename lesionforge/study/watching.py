@@ -125,9 +125,8 @@ def in_one_line(study: Path, jobs: dict[str, Job], state: State, shares: dict[st
 def summary(state: State, num_jobs: int, left: float | None) -> str:
     """12 of 42 jobs done, 2 running, 28 waiting, about 14 min 20 s left."""
     counts = [f"{len(state.done)} of {num_jobs} jobs done"]
-    counts += [
-        f"{len(keys)} {word}" for word, keys in (("running", state.running), ("failed or stopped", state.failed)) if keys
-    ]
+    others = {"running": state.running, "failed or stopped": state.failed}
+    counts += [f"{len(keys)} {word}" for word, keys in others.items() if keys]
     counts += [f"{len(state.waiting)} waiting"] if state.waiting else []
     return ", ".join(counts) + (f", about {in_words(left)} left" if left is not None else "")
 
