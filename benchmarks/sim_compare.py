@@ -1,6 +1,6 @@
 """How often `compare` raises a false alarm, and how often its intervals hold the truth, in simulated studies.
 
-    python benchmarks/sim_compare.py [--write] [--studies 1000]
+    python benchmarks/sim_compare.py [--write] [--studies 1000] [--processes 2]
 
 Each study draws patients, lesions and the scores of two sides of runs anew, by the model of
 `lesionforge/evaluation/simulated.py`; what compare is asked for is known there. With --write the table goes to
@@ -31,6 +31,7 @@ NUM_REPLICATES, NUM_PERMUTATIONS = 400, 200
 SEED = 0
 NUM_MALIGNANT, NUM_SEEDS = (14, 28, 60, 100, 300), (1, 3)
 NAMES = (metrics.PAUC, metrics.ROC_AUC)
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 TITLE = "# Does `compare` keep its word? A simulation"
 
 
@@ -139,6 +140,13 @@ def rows_of(job: tuple[int, int], studies: int) -> list[str]:
     return rows
 
 
+def head(studies: int, processes: int) -> str:
+    """As every benchmark's, with the options and processes of this one."""
+    used = "one core used" if processes == 1 else f"{NUMBERS.get(processes, processes)} processes of one core"
+    lines = header(("numpy",), SEED).replace("one core used", used).split("\n")
+    return "\n".join([f"{lines[0]} --studies {studies} --processes {processes}", *lines[1:]])
+
+
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--studies", type=int, default=1000)
@@ -180,7 +188,7 @@ def main() -> None:
             f"patients without for one with. With several seeds a seed's shift varies by {SEED_SD}; with one there is "
             f"no such part, since compare then speaks of these two models. {NUM_REPLICATES} resamples, "
             f"{NUM_PERMUTATIONS} permutations. A share of 1,000 studies is itself known to +- 1.4 points at 5 %.\n",
-            f"```\n{header(('numpy',), SEED)}\n# CPU time  {cpu_seconds() / 60:.0f} minutes\n```",
+            f"```\n{head(arguments.studies, arguments.processes)}\n# CPU time  {cpu_seconds() / 60:.0f} minutes\n```",
         ]
     )
     print(text)

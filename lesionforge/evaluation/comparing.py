@@ -101,7 +101,7 @@ def estimates(arms: Arms, names: Sequence[str]) -> list[dict[str, Any]]:
 def comparisons(
     arms: Arms, asked: Asked, names: Sequence[str], num_permutations: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Each arm minus its reference, with Holm's correction over all rows of a score."""
+    """Each arm minus its reference, with Holm's correction over all rows of a score, measured or not."""
     rows = []
     for pair in asked.pairs:
         sides, others = arms[pair.model, pair.arm], arms.get(pair.other, {})
@@ -206,12 +206,14 @@ def matched(arm: Side, reference: Side) -> tuple[list[int], list[int]]:
 
 
 def correct(rows: Sequence[dict[str, Any]]) -> None:
-    """Fill in p_holm and the verdict of the rows of one family."""
+    """Fill in p_holm and the verdict of the rows of one family: all that were planned, whether made or not."""
+    num_made = sum(row[tables.P_VALUE] is not None for row in rows)
+    family = f"among {len(rows)} comparisons" if num_made == len(rows) else f"of {len(rows)} planned, {num_made} made"
     for row, p in zip(rows, holm.adjusted([row[tables.P_VALUE] for row in rows]), strict=True):
         row[tables.P_HOLM] = p
         if p is None:
             continue
         row[tables.VERDICT] = SAME if p >= ALPHA else HIGHER if row[tables.DIFFERENCE] > 0 else LOWER
         if row[tables.P_VALUE] < ALPHA <= p:
-            said = f"p = {row[tables.P_VALUE]:.3f} by itself, {p:.3f} among {len(rows)} comparisons (Holm)"
+            said = f"p = {row[tables.P_VALUE]:.3f} by itself, {p:.3f} {family} (Holm)"
             row[tables.NOTE] = "; ".join(filter(None, [said, row[tables.NOTE]]))

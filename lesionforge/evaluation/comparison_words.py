@@ -29,7 +29,8 @@ METHOD = {
     "p_value": "two-sided, from the same t: chance of patients and of seeds",
     "permutation_p": "each patient's ranks swapped between the two sides by a fair coin: chance of patients alone, for "
     "these trained models",
-    "p_holm": "Holm's correction over all comparisons of a score; each score is a family of its own",
+    "p_holm": "Holm's correction over all comparisons of a score that were planned, also those that lack runs; each "
+    "score is a family of its own",
     "verdict": "higher or lower where p_holm is below 0.05, else cannot be told apart, which is not: equal",
 }
 

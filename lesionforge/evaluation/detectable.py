@@ -1,11 +1,14 @@
 """The smallest difference that the data at hand can show, before anything is trained: simulated on their own patients.
 
 Two equally good runs are drawn on the lesions as they lie among the patients (`simulated.py`); how far their scores
-differ by chance is V_patient. A study that reports p < alpha finds a true difference D with a power of 80 % where
+differ by chance is V(c), c being the correlation of two runs. A study that reports p < alpha finds a true difference D
+with a power of 80 % where
 
-    D = (t_(1 - alpha / 2) + t_(0.8)) sqrt(V_patient + 2 s^2 / S)
+    D = (t_(1 - alpha / 2) + t_(0.8)) sqrt(V(c) - V(w) + max(2 s^2, V(w)) / S)
 
-s being the standard deviation between seeds, S the seeds of a side, t with the degrees of freedom of `variance.py`.
+w being the correlation of seeds of one arm (V(w) is what patients do to single runs, which more seeds average out, as
+`variance.py` has it), s the standard deviation between seeds, S the seeds of a side, t with the degrees of freedom of
+`variance.py`. With one seed and one fold compare speaks of two trained models: V(c) alone.
 """
 
 import math
@@ -44,6 +47,7 @@ class Design(NamedTuple):
     num_benign: int
     expected_auc: float
     correlation: float
+    seed_correlation: float
     patient_correlation: float
     num_seeds: int
     seed_sd_pauc: float
@@ -72,9 +76,10 @@ def plan(design: Design) -> dict[str, Any]:
         tables.NUM_FOLDS: num_folds,
     }
     correlations = sorted({*CORRELATIONS, design.correlation})
+    drawn_for = sorted({*correlations, design.seed_correlation})
     seeds = sorted({*SEEDS, design.num_seeds})
     drawn = differences(
-        fewer_benign(lesions, design.seed), correlations, design.expected_auc, design.patient_correlation, design.seed
+        fewer_benign(lesions, design.seed), drawn_for, design.expected_auc, design.patient_correlation, design.seed
     )
     shift = simulated.shift_of(design.expected_auc)
     levels = {metrics.PAUC: simulated.expected_pauc(shift), metrics.ROC_AUC: design.expected_auc}
@@ -85,7 +90,14 @@ def plan(design: Design) -> dict[str, Any]:
             tables.SCORE: name,
             "correlation": correlation,
             tables.NUM_SEEDS: num_seeds,
-            "detectable": detectable(*drawn[correlation][name], num_folds, num_seeds, seed_sds[name], alpha),
+            "detectable": detectable(
+                *drawn[correlation][name],
+                drawn[max(correlation, design.seed_correlation)][name][0],
+                num_folds,
+                num_seeds,
+                seed_sds[name],
+                alpha,
+            ),
         }
         for name in NAMES
         for correlation in correlations
@@ -98,6 +110,7 @@ def plan(design: Design) -> dict[str, Any]:
         "largest": {metrics.PAUC: 1 - metrics.MIN_TPR, metrics.ROC_AUC: 1.0},
         "seed_sds": seed_sds,
         "expected": {"correlation": design.correlation, tables.NUM_SEEDS: design.num_seeds},
+        "seed_correlation": design.seed_correlation,
         "patient_correlation": design.patient_correlation,
         "alpha": alpha,
         "num_comparisons": design.num_comparisons,
@@ -167,12 +180,33 @@ def differences(
 
 
 def detectable(
-    se_patient: float, df_patient: float, num_folds: int, num_seeds: int, seed_sd: float, alpha: float
+    se_patient: float,
+    df_patient: float,
+    se_alike: float,
+    num_folds: int,
+    num_seeds: int,
+    seed_sd: float,
+    alpha: float,
 ) -> float:
-    """The true difference that is found with a power of 80 %; one seed: patients alone, as compare then has it."""
-    of_patients = variance.Part(se_patient**2 / num_folds, df_patient * num_folds)
-    of_seeds = [variance.Part(2 * seed_sd**2 / (num_seeds * num_folds), 2 * (num_seeds - 1) * num_folds)]
-    spread = [of_patients, *(of_seeds if num_seeds > 1 else [])]
+    """The true difference that is found with a power of 80 %, the variance being what compare would make of it.
+
+    One seed and one fold: of the patients alone, about two trained models. One seed and several folds: also what folds
+    differ by beyond their patients. More seeds: their own variance, and of the patients only what all seeds share.
+
+    Args:
+        se_patient: standard deviation of the difference of two equal runs of two arms.
+        se_alike: of two seeds of one arm, as far as patients make it; at most `se_patient`.
+        seed_sd: standard deviation between seeds on the same lesions.
+    """
+    own = max(2 * seed_sd**2, se_alike**2)
+    if num_seeds > 1:
+        of_patients = max(se_patient**2 - se_alike**2, 0.0)
+        of_seeds = variance.Part(own / num_seeds / num_folds, 2 * (num_seeds - 1) * num_folds)
+    else:
+        of_patients = se_patient**2
+        more = own - se_alike**2 if num_folds > 1 else 0.0
+        of_seeds = variance.Part(more / num_folds, max(num_folds - 1, 1))
+    spread = [variance.Part(of_patients / num_folds, df_patient * num_folds), of_seeds]
     total = sum(part.variance for part in spread)
     if total == 0:
         return 0.0
@@ -212,8 +246,11 @@ def as_words(result: dict[str, Any]) -> str:
     ):
         sentences.append("* no improvement can be that large; a loss can")
     sentences += [
-        "1 seed: about two trained models; the chance of training again is not in it",
-        "more seeds lower the part of training only; below that, more malignant lesions are needed",
+        "1 seed: about two trained models; the chance of training again is not in it, so it may look better than more"
+        if not folds
+        else "1 seed: the chance of training again is what the folds differ by beyond their patients",
+        f"more seeds lower what each run has by itself (seeds of an arm correlate {result['seed_correlation']:g}); "
+        "below that, more malignant lesions are needed",
     ]
     if result["num_comparisons"] > 1:
         sentences.append(f"for {result['num_comparisons']} comparisons, at the strictest step of Holm's correction")

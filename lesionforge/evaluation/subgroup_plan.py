@@ -1,6 +1,6 @@
 """Which groups of lesions are scored, and which runs count as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,12 +87,16 @@ def averages_of(found: Read) -> list[Average]:
     return [Average(*key, members[key]) for key in sorted(members, key=lambda key: models.index(key[0]))]
 
 
-def pairs_of(found: Read, averages: Sequence[Average], reference: str | None) -> list[tuple[Average, Average]]:
-    """Each arm with its model's reference arm, on the lesions that both have scored."""
-    references = {average.model: average for average in averages if average.arm == reference}
+def pairs_of(
+    found: Read, averages: Sequence[Average], reference: str | None, compared_with: Mapping[str, str]
+) -> list[tuple[Average, Average]]:
+    """Each arm with its reference, its own or else the study's, of the same model, on lesions that both have scored."""
+    of_arm = {(average.model, average.arm): average for average in averages}
     pairs = []
     for average in averages:
-        other = references.get(average.model)
+        if reference is None or average.arm == reference:
+            continue
+        other = of_arm.get((average.model, compared_with.get(average.arm, reference)))
         if other is None or other is average:
             continue
         shared = sets_in(found, average) & sets_in(found, other)

@@ -1,6 +1,6 @@
 """The rows of subgroups.csv, gaps.csv and effects.csv: what is scored, what is only named and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def measured(
     found: Read,
     groupings: Sequence[Grouping],
     reference: str | None,
+    compared_with: Mapping[str, str],
     least: Least,
     num_replicates: int,
     seed: int,
@@ -71,7 +72,7 @@ def measured(
         for name, rows in zip(grouping.groups, grouping.rows, strict=True)
     ]
     averages = averages_of(found)
-    pairs = pairs_of(found, averages, reference)
+    pairs = pairs_of(found, averages, reference, compared_with)
     asked = [*averages, *(each for pair in pairs for each in pair)]
     singles = [[at] for at in range(len(found.runs))]  # the first columns: run number `at` by itself
     distinct = list({tuple(members): members for members in (*singles, *(each.members for each in asked))}.values())
@@ -222,6 +223,7 @@ def gap_rows(
     for grouping in groupings[1:]:  # the first is of all lesions
         numbers = [at for at in place if groups[at].attribute == grouping.attribute and groups[at].name != UNKNOWN]
         malignant = [group.rows[found.population.malignant[group.rows]] for group in (groups[at] for at in numbers)]
+        num_patients = np.array([groups[at].counts[tables.NUM_MALIGNANT_CLUSTERS] for at in numbers])
         chance = None
         if len(numbers) > 1:
             chance = gaps.gaps_by_chance(malignant, found.population.clusters, outcomes, num_replicates, seed)
@@ -240,7 +242,7 @@ def gap_rows(
                 rows.append(row | {REASON: few if chance is None else NO_THRESHOLD})
                 continue
             replicates = held.replicates[metrics.RECALL][:, column][:, [place[at] for at in numbers]]
-            gap = gaps.gap_of(point, replicates, chance[:, order])
+            gap = gaps.gap_of(point, replicates, num_patients, chance[:, order])
             row |= interval_of(tables.GAP, gap.estimate)
             row |= {tables.GAP_BY_CHANCE: gap.by_chance, tables.PERMUTATION_P: gap.p_value}
             row |= {tables.SMALLEST_GROUP: groups[numbers[gap.smallest]].name}

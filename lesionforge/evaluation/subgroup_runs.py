@@ -1,6 +1,6 @@
 """What subgroups reads: the cells of a study or runs by name, their predictions of one part, and their thresholds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +31,9 @@ class Asked(NamedTuple):
 
     cells: tuple[Cell, ...]
     part: str
-    reference: str | None  # the arm that others are compared with
+    reference: str | None  # the arm that others are compared with, where they have none of their own
     store: Path
+    compared_with: Mapping[str, str] = {}  # an arm's own reference
 
 
 class Read(NamedTuple):
@@ -64,11 +65,12 @@ def asked_of_study(folder: Path, part: str | None, store: Path | None) -> Asked:
         )
         found_store = store or Path(said["data"]["store"])
         reference = said["reference"]
+        others = {arm: facts.get("compared_with") or reference for arm, facts in said.get("arms", {}).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: damaged ({error!r}); make it anew with `lesionforge study`") from error
     if not cells:
         raise BadInput(f"{path}: a study without cells, so nothing to measure; run `lesionforge study` again")
-    return Asked(cells, part or said.get("part") or tables.VAL, reference, found_store)
+    return Asked(cells, part or said.get("part") or tables.VAL, reference, found_store, others)
 
 
 def asked_of_runs(folders: Sequence[Path], reference: Path | None, part: str | None, store: Path) -> Asked:

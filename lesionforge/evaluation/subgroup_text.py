@@ -62,8 +62,10 @@ def caveats(
     if any(row[tables.GAP] is not None for row in measured["gaps"]):
         lines.append(
             "gap: largest minus smallest sensitivity of the scored groups, lesions of unknown group left out. It is "
-            "never negative, so it is above zero by chance alone and its interval leans upwards: compare it with the "
-            "gap by chance, the mean when the same outcomes are dealt to the groups at random, patient by patient"
+            "never negative, so it is above zero by chance alone: compare it with the gap by chance, the mean when the "
+            "same outcomes are dealt to the groups at random, patient by patient. Its interval is from those of all "
+            "pairs of groups at once (Bonferroni), so it is wide; where it begins at 0, the "
+            "groups may be alike"
         )
     if any(row[tables.LOW] is not None and row[tables.LOW] == row[tables.HIGH] for row in measured["scores"]):
         lines.append("an interval of no width says that no replicate differed, not that the score is certain")
@@ -153,9 +155,9 @@ def notes_on_effects(effects: Sequence[dict[str, Any]]) -> list[str]:
         return []
     away = sum(is_away(row) for row in effects)
     return [
-        f"effects: {len(effects):,} comparisons with the reference arm, {away:,} with an interval that leaves out 0; "
-        f"about {0.05 * len(effects):.0f} would by chance alone, and they are not independent. A sensitivity that "
-        "falls while the specificity rises may be another threshold and no worse model: read both, and the pAUC"
+        f"effects: {len(effects):,} comparisons of an arm with its reference, {away:,} with an interval that leaves "
+        f"out 0; about {0.05 * len(effects):.0f} would by chance alone, and they are not independent. A sensitivity "
+        "that falls while the specificity rises may be another threshold and no worse model: read both, and the pAUC"
     ]
 
 
@@ -261,12 +263,12 @@ def not_scored(groups: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def stand_out(effects: Sequence[dict[str, Any]]) -> list[str]:
-    """The differences from the reference arm whose interval leaves out 0, the largest first."""
+    """The differences from an arm's reference whose interval leaves out 0, the largest first."""
     away = [row for row in effects if is_away(row)]
     if not effects:
         return []
     if not away:
-        return ["", "no arm can be told apart from the reference arm in any group (all intervals hold 0)"]
+        return ["", "no arm can be told apart from its reference in any group (all intervals hold 0)"]
     away.sort(key=lambda row: -abs(row[tables.DIFFERENCE]))
     lines = [
         f"  {row[tables.MODEL]}, {row[tables.ARM]} minus {row[tables.REFERENCE]}, {named(row)}, "

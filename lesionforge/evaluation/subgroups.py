@@ -98,6 +98,7 @@ def subgroups(config: SubgroupsConfig) -> None:
             found,
             groupings,
             asked.reference,
+            asked.compared_with,
             subgroup_plan.Least(config.min_malignant, config.min_patients, config.min_benign),
             config.num_replicates,
             config.seed,
