@@ -21,7 +21,7 @@ from typing import IO
 
 from lesionforge.cli import main
 from lesionforge.errors import BadInput
-from lesionforge.files import hold, write_json
+from lesionforge.files import hold, is_same, write_json
 from lesionforge.run import now
 from lesionforge.study.watching import other_machine
 
@@ -129,14 +129,6 @@ def held_alone(path: Path) -> Iterator[IO[str]]:
             where = f", on {machine}" if (machine := other_machine(path)) else ""
             print(f"another process is at this job{where}; waiting for its end", file=sys.stderr, flush=True)
         time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-
-
-def is_same(file: IO[str], path: Path) -> bool:
-    """Whether an open file is still the one of that name; its last holder has deleted it otherwise."""
-    try:
-        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
-    except FileNotFoundError:
-        return False
 
 
 def beat(path: Path, over: threading.Event) -> None:

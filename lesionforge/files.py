@@ -60,23 +60,42 @@ def write_whole(path: Path, mode: str = "wb", size: int = 0) -> Iterator[IO[Any]
             clear_stale(path.parent, path.name)
             if size > shutil.disk_usage(path.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with open(partial, mode) as file:
-                hold(file)
+            with open_held(partial, mode) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+                os.replace(partial, path)  # before the lock goes: what is not locked is stale
             fsync_folder(path.parent)
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             partial.unlink()
 
 
+@contextmanager
+def open_held(partial: Path, mode: str) -> Iterator[IO[Any]]:
+    """Open and lock a new file; again where another process took it for stale in the moment before the lock."""
+    while True:
+        with open(partial, mode) as file:
+            with suppress(OSError):  # a file system without locks: nothing is taken for stale there
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if is_same(file, partial):
+                yield file
+                return
+
+
+def is_same(file: IO[Any], path: Path) -> bool:
+    """Whether an open file is still the one of that name, not one that another process has deleted."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def clear_stale(folder: Path, name: str = "*") -> None:
     """Delete what killed processes left of the files called `name`; a living writer holds a lock on its own."""
     for stale in folder.glob(f".{name}.[0-9]*{PARTIAL}"):
         with suppress(FileNotFoundError), open(stale, "r+b") as file:
-            if hold(file):
+            if hold(file) and is_same(file, stale):
                 stale.unlink()
 
 

@@ -105,3 +105,25 @@ def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path: Path) ->
 def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"cannot be read \(Is a directory\)"):
         read_json(tmp_path)
+
+
+def clear_until(folder: Path, over: Event) -> None:
+    while not over.is_set():
+        clear_stale(folder)
+
+
+def test_a_file_just_begun_is_not_lost_to_a_process_that_clears_stale_ones(tmp_path: Path) -> None:
+    """Between its making and its lock a new file looks stale: a third of these writings lost theirs before."""
+    context = multiprocessing.get_context("spawn")
+    over = context.Event()
+    process = context.Process(target=clear_until, args=(tmp_path, over))
+    process.start()
+    try:
+        for number in range(300):
+            with write_whole(tmp_path / "a.bin") as file:
+                file.write(number.to_bytes(2))
+            assert (tmp_path / "a.bin").read_bytes() == number.to_bytes(2)
+    finally:
+        over.set()
+        process.join(60)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.bin"]
