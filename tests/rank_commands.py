@@ -8,12 +8,26 @@ Writes JOBS.RANK.json: the exit codes.
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lesionforge.cli import main
+
+SECONDS = 280  # two processes on two cores load torch in one minute at worst
+
+
+def torchrun(folder: Path, jobs: list[dict[str, Any]]) -> tuple[list[list[int]], str]:
+    """(exit codes of each job in each of two processes, what they said)."""
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = subprocess.run([*start, __file__, str(file)], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in (0, 1)], ended.stderr
 
 
 def code_of(words: list[str], calls: int) -> int | str | None:

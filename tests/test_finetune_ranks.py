@@ -1,18 +1,16 @@
-"""Several processes make the generator of one: torchrun with two processes on the CPU (gloo) against this process."""
+"""Several processes make the generator of one, and its images: torchrun with two processes (CPU, gloo) against this one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from finetune_words import METHODS, STEPS, words_of
+from rank_commands import torchrun
+from test_generate import files_of
 
 from lesionforge import run, tables
 from lesionforge.cli import main
 from lesionforge.engine.checkpoint import load_tensors
-
-SECONDS = 280  # two processes on two cores load torch in one minute at worst
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +31,13 @@ def words(blobs: Path, blob_split: Path, tiny_sd: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
+def images_of(generator: Path, out: Path) -> list[str]:
+    """Seven images in three batches."""
+    return f"""generate --generator {generator} --out {out} --num-images 7 --scheduler ddim euler_ancestral
+        --batch-size 3 --hardware.device cpu --hardware.torch-threads 1 --num-inference-steps 2
+        --guidance-scale 3""".split()
+
+
 @pytest.fixture(scope="module")
 def two(words: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]], str]:
     """(folder of runs by two processes, exit codes of each process, what they said)."""
@@ -46,16 +51,8 @@ def two(words: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -
         {"words": [*lora, "--out", str(folder / "stopped")], "stop": None},
         {"words": [*lora, "--out", str(folder / "lora")], "stop": None},  # finished already
     ]
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = Path(__file__).with_name("rank_commands.py")
-    ended = subprocess.run(
-        [*start, str(script), str(file)], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    codes = [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in (0, 1)]
-    return folder, codes, ended.stderr
+    jobs += [{"words": images_of(folder / "lora", folder / "images"), "stop": None}]
+    return folder, *torchrun(folder, jobs)
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "scratch"])
@@ -80,7 +77,7 @@ def test_two_processes_make_the_generator_of_one(
 
 def test_one_log_one_refusal_and_stopped_together(two: tuple[Path, list[list[int]], str]) -> None:
     folder, codes, said = two
-    assert codes == [[0, 0, 0, 2, 143, 143, 0, 0]] * 2
+    assert codes == [[0, 0, 0, 2, 143, 143, 0, 0, 0]] * 2
     assert said.count("lesionforge finetune: ") == 1
     assert "nose" in said
     assert not (folder / "refused").exists()
@@ -90,3 +87,11 @@ def test_one_log_one_refusal_and_stopped_together(two: tuple[Path, list[list[int
     ours, theirs = (load_tensors(next((folder / name).rglob("*.safetensors"))) for name in ("lora", "stopped"))
     assert all(bool((ours[key] == theirs[key]).all()) for key in ours)
     assert (folder / "lora" / run.METRICS).read_text() == (folder / "stopped" / run.METRICS).read_text()
+
+
+def test_two_processes_make_the_images_of_one(two: tuple[Path, list[list[int]], str], tmp_path: Path) -> None:
+    """Batches are dealt in turn: the same bytes, each line logged once."""
+    assert main(images_of(two[0] / "lora", tmp_path / "one")) == 0
+    assert two[2].count("7 candidates") == 1
+    one, both = files_of(tmp_path / "one"), files_of(two[0] / "images")
+    assert [name for name in one if one[name] != both.get(name)] == [run.CONFIG]  # its `out`

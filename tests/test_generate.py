@@ -3,8 +3,6 @@
 import logging
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,34 +253,6 @@ def test_a_group_generates_fold_by_fold(tiny_sd: Path, blobs: Path, tmp_path: Pa
         made(group, tmp_path / "no", num_images=1, fold=7)
     with pytest.raises(BadInput, match="trained for fold 1, not 0"):
         made(group / run.MEMBERS / "fold-1", tmp_path / "no", num_images=1, fold=0)
-
-
-@pytest.mark.slow  # starts two processes that load torch and diffusers
-def test_two_processes_make_what_one_makes(generator: Path, tmp_path: Path) -> None:
-    """Batches are dealt in turn: the same bytes, each line logged once."""
-    settings = {"num_images": 7, "scheduler": ("ddim", "euler_ancestral")}
-    made(generator, tmp_path / "one", **settings)
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "lesionforge",
-    ]
-    words = [
-        "generate", "--generator", str(generator), "--out", str(tmp_path / "two"), "--num-images", "7",
-        "--scheduler", "[ddim, euler_ancestral]", "--batch-size", "3", "--hardware.device", "cpu",
-        "--hardware.torch-threads", "1", "--num-inference-steps", "[2]", "--guidance-scale", "[3.0]",
-    ]  # fmt: skip
-    both = subprocess.run([*start, *words], capture_output=True, text=True, timeout=240, check=False)
-    assert both.returncode == 0, both.stderr
-    assert both.stderr.count("7 candidates") == 1
-    assert "2 processes on cpu" in both.stderr
-    one, two = (files_of(tmp_path / name) for name in ("one", "two"))
-    assert [name for name in one if one[name] != two.get(name)] == [run.CONFIG]  # its `out`
 
 
 def test_out_of_memory_says_what_fits(generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,20 @@
 """Several processes make the steps of one: torchrun with two processes on the CPU (gloo) against a single process."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rank_commands import torchrun
 
 from lesionforge import run, tables
+from lesionforge.cli import main
 from lesionforge.data import sampler
 from lesionforge.data.loader import places_of
 from lesionforge.engine import inference, ranks
 from lesionforge.engine.checkpoint import load_tensors
 from lesionforge.errors import BadInput
-
-SECONDS = 240  # two processes on two cores load torch in one minute at worst
 
 
 def command(out: Path, blobs: Path, blob_split: Path, *changes: str) -> list[str]:
@@ -29,44 +27,40 @@ def command(out: Path, blobs: Path, blob_split: Path, *changes: str) -> list[str
     ]  # fmt: skip
 
 
-def torchrun(words: list[str], num: int = 2) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num)]
-    return subprocess.run(
-        [*start, "-m", "lesionforge", *words], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+@pytest.fixture(scope="module")
+def two(blobs: Path, blob_split: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]], str]:
+    """(folder of runs by two processes, exit codes of each process, what they said)."""
+    folder = tmp_path_factory.mktemp("two")
+    refused = command(folder / "refused", blobs, blob_split, "--data.mix.malignant", "303")
+    jobs = [{"words": words, "stop": None} for words in (refused, command(folder / "run", blobs, blob_split))]
+    return folder, *torchrun(folder, jobs)
 
 
 @pytest.mark.slow  # starts three processes that load torch
-def test_two_processes_make_the_steps_of_one(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
+def test_two_processes_make_the_steps_of_one(
+    two: tuple[Path, list[list[int]], str], blobs: Path, blob_split: Path, tmp_path: Path
+) -> None:
     """The weights within 1e-6 (sums are rounded in another order; for test_vit they were 1.2e-6 apart), the same mix,
     the same scores on val, and each line logged once."""
-    alone = subprocess.run(
-        [sys.executable, "-m", "lesionforge", *command(tmp_path / "one", blobs, blob_split)],
-        timeout=SECONDS,
-        check=True,
-    )
-    assert alone.returncode == 0
-    both = torchrun(command(tmp_path / "two", blobs, blob_split))
-    assert both.returncode == 0, both.stderr
-    one, two = (load_tensors(tmp_path / name / run.WEIGHTS) for name in ("one", "two"))
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-6
-    assert tables.read_table(tmp_path / "one" / run.MIX).equals(tables.read_table(tmp_path / "two" / run.MIX))
-    ours, theirs = (
-        [json.loads(line) for line in (tmp_path / name / run.METRICS).read_text().splitlines()]
-        for name in ("one", "two")
-    )
+    assert main(command(tmp_path / "one", blobs, blob_split)) == 0
+    outs = (tmp_path / "one", two[0] / "run")
+    one, both = (load_tensors(out / run.WEIGHTS) for out in outs)
+    assert max(float((one[name] - both[name]).abs().max()) for name in one) <= 1e-6
+    mixes = [tables.read_table(out / run.MIX) for out in outs]
+    assert mixes[0].equals(mixes[1])
+    ours, theirs = ([json.loads(line) for line in (out / run.METRICS).read_text().splitlines()] for out in outs)
     assert [row["val_auc"] for row in theirs] == pytest.approx([row["val_auc"] for row in ours], abs=1e-9)
     assert [row["train_loss"] for row in theirs] == pytest.approx([row["train_loss"] for row in ours], abs=1e-6)
-    assert both.stderr.count("epoch 1/2:") == 1
-    assert "2 processes on cpu" in both.stderr
+    assert two[2].count("epoch 1/2:") == 1
+    assert "2 processes on cpu" in two[2]
 
 
 @pytest.mark.slow
-def test_a_refusal_is_said_once_and_ends_all_processes(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
-    refused = torchrun(command(tmp_path / "r", blobs, blob_split, "--data.mix.malignant", "303"))
-    assert refused.returncode != 0
-    assert refused.stderr.count("asked 303 malignant, the train part holds 18") == 1
-    assert not (tmp_path / "r").exists()
+def test_a_refusal_is_said_once_and_ends_all_processes(two: tuple[Path, list[list[int]], str]) -> None:
+    folder, codes, said = two
+    assert codes == [[2, 0]] * 2
+    assert said.count("asked 303 malignant, the train part holds 18") == 1
+    assert not (folder / "refused").exists()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
