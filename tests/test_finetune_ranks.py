@@ -1,4 +1,4 @@
-"""Several processes make the generator of one, and its images: torchrun with two processes (CPU, gloo) against this one."""
+"""Two processes make the generator and the images of one: torchrun with two processes (CPU, gloo) against this one."""
 
 import json
 from pathlib import Path
