@@ -6,6 +6,7 @@ Every import statement of the package is walked, those inside functions too.
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def room_of(module: str) -> str:
     return "ground" if first in GROUND or not first else first
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Full dotted names of all that a file imports, wherever in it."""
     found = set()
