@@ -18,6 +18,19 @@ from lesionforge.data.store import write_store
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: several processes then end at about the same time."""
+
+    def length(item: pytest.Item) -> float:
+        limit = item.get_closest_marker("timeout")
+        return limit.args[0] if limit else 1 if item.get_closest_marker("slow") else 0
+
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0), length(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.fixture(scope="session")
 def real_lesions() -> Path:
     """Folder of the 8,980 real ISIC 2024 lesions; the test is skipped where it is absent."""

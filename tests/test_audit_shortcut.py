@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from candidate_stores import spotted, write_candidates, write_real
 
-from lesionforge.auditing import audit_shortcut
+from lesionforge.auditing import audit_shortcut, shortcut
 from lesionforge.auditing.audit_inputs import read_inputs
 from lesionforge.data.store import open_store
 
 
-@pytest.mark.slow
-def test_the_format_is_seen_before_and_less_after(tmp_path: Path) -> None:
+def test_the_format_is_seen_before_and_less_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before formatting all generated images are 48 px PNGs, after it 72 px JPEGs like the real ones."""
+    monkeypatch.setattr(shortcut, "NUM_STEPS", 20)  # the spectrum tells a format, with or without the network
     real = write_real(tmp_path / "real", 120)
     rng = np.random.default_rng(99)
     write_candidates(tmp_path / "c", [spotted(rng) for _ in range(20)], *real, raw_size=48)
