@@ -28,7 +28,7 @@ lint: venv
 # Nothing is fetched while testing: the hub is offline and Weights & Biases stays on the machine. One thread a process,
 # and one process more than the two cores that CI has: some tests wait for a scheduler or a signal.
 test: lint
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 3 --dist worksteal
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 3 --dist loadfile --no-loadscope-reorder
 
 docs: venv
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

@@ -11,6 +11,7 @@ from report_studies import change_study, write_study
 from lesionforge import run
 from lesionforge.cli import main
 from lesionforge.errors import BadInput
+from lesionforge.files import read_json, write_json
 from lesionforge.reporting import figures_scores, sections_groups, sections_record
 from lesionforge.reporting.collected import read_study
 from lesionforge.reporting.drawing import Label
@@ -248,6 +249,18 @@ def test_loose_runs(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "matched_budget_1x" in shown
     assert "Nothing was compared yet" in shown
     assert "<code>lesionforge compare</code>" in page_of(tmp_path / "r")
+
+
+def test_a_models_size_is_what_its_runs_counted(study: Path, tmp_path: Path) -> None:
+    """The study's own word is of our families only; any model of timm is counted when it is trained."""
+    folder = copied(study, tmp_path / "s")
+    assert read_study(folder).parameters_of("edgenext") == 1.2
+    done = folder / "runs" / "edgenext-1x-0" / run.DONE
+    write_json(done, read_json(done) | {"num_parameters": 2_230_000})
+    collected = read_study(folder)
+    assert (collected.parameters_of("edgenext"), collected.parameters_of("resnet")) == (2.23, 1.2)
+    (row,) = [row for row in sections_record.compute_table(collected).rows if row["what"] == "training edgenext"]
+    assert row["parameters"] == 2.23
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,12 @@ def test_frozen_epochs_leave_all_but_the_last_layer(plain: Path, blobs: Path, bl
         config_of(tmp_path / "r", blobs, blob_split, optim={"epochs": 2, "freeze_epochs": 2})
 
 
+def test_the_record_counts_parameters(plain: Path) -> None:
+    """All of this network's tensors are parameters: it has no batch norm."""
+    done = json.loads((plain / run.DONE).read_text())
+    assert done["num_parameters"] == sum(tensor.numel() for tensor in weights_of(plain).values())
+
+
 def test_patience_stops_early_with_the_best_weights(blobs: Path, blob_split: Path, tmp_path: Path) -> None:
     """At a learning rate of next to nothing nothing gets better, so the second of 30 epochs is the last."""
     optim = {"epochs": 30, "patience": 1, "lr": 1e-12, "min_lr": 0.0}

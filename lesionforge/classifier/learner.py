@@ -93,9 +93,13 @@ class Learner:
         self.seconds = 0.0  # spent by all commands that worked on this run
 
     def __str__(self) -> str:
-        millions = sum(p.numel() for p in self.raw.parameters()) / 1e6
         built = self.built
-        return f"{built.name} ({millions:.1f} M parameters, {built.image_size} px, weights: {built.weights})"
+        size = f"{self.num_parameters / 1e6:.1f} M parameters, {built.image_size} px"
+        return f"{built.name} ({size}, weights: {built.weights})"
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.raw.parameters())
 
     def wrapped(self) -> nn.Module:
         """The module that steps go through: with other processes, one that averages the gradients."""

@@ -288,7 +288,7 @@ def finish(config: TrainConfig, learner: "Learner", orders: "Orders") -> None:
     run.mark_done(
         config.out, weights_sha256=sha256, weights_epoch=learner.best_epoch or num_epochs,
         model=learner.built.facts(), num_steps=learner.step, skipped_steps=learner.bad_steps, benign_seen=num_seen,
-        benign=num_benign, seconds=round(learner.seconds, 1),
+        benign=num_benign, num_parameters=learner.num_parameters, seconds=round(learner.seconds, 1),
     )  # fmt: skip
     shutil.rmtree(config.out / run.CHECKPOINTS, ignore_errors=True)  # only an unfinished run needs them
     log.info("%s: finished in %s", config.out, in_words(learner.seconds))

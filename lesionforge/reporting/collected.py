@@ -73,6 +73,14 @@ class Collected(NamedTuple):
     def of(self, model: str, arm: str) -> list[Cell]:
         return [cell for cell in self.cells if cell.model == model and cell.arm == arm]
 
+    def parameters_of(self, model: str) -> float | None:
+        """Millions, as its runs counted them; the study's own word where none is finished."""
+        for cell in self.cells:
+            number = cell.done.get("num_parameters")
+            if cell.model == model and isinstance(number, int):
+                return number / 1e6
+        return self.models[model].get("parameters")
+
     @property
     def scored(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.scores]

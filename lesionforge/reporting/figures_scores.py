@@ -99,7 +99,7 @@ def by_kind(collected: "Collected", results: "Results") -> Drawing | None:
             if (facts.get("kind") or "other") != kind:
                 continue
             found = [one for arm in collected.arms if (one := results.estimate(model, arm, PRIMARY))]
-            parameters = facts.get("parameters")
+            parameters = collected.parameters_of(model)
             label = f"{model} ({parameters:.3g} M)" if parameters else model
             text = in_interval(found[0].estimate, found[0].low, found[0].high) if len(found) == 1 else ""
             rows.append(Row(label, [point_of(one, colours[one.arm][0]) for one in found], text))

@@ -49,7 +49,7 @@ def training(collected: "Collected") -> Section:
 def compute_table(collected: "Collected") -> Table:
     """Hours of each model's runs and of each generator, as they recorded them."""
     rows: list[dict[str, Any]] = []
-    for model, facts in collected.models.items():
+    for model in collected.models:
         cells = [cell for cell in collected.cells if cell.model == model and is_number(cell.done.get("seconds"))]
         if not cells:
             continue
@@ -57,8 +57,8 @@ def compute_table(collected: "Collected") -> Table:
         devices = sorted({device for cell in cells if (device := device_of(collected, cell.folder))})
         steps = sum(cell.done.get("num_steps") or 0 for cell in cells)
         rows.append({
-            "what": f"training {model}", "parameters": facts.get("parameters"), "runs": len(cells), "steps": steps,
-            "hours": sum(seconds) / 3600, "minutes_a_run": sum(seconds) / len(cells) / 60,
+            "what": f"training {model}", "parameters": collected.parameters_of(model), "runs": len(cells),
+            "steps": steps, "hours": sum(seconds) / 3600, "minutes_a_run": sum(seconds) / len(cells) / 60,
             "device": ", ".join(devices) or "not on record",
         })  # fmt: skip
     for generator in collected.generators:

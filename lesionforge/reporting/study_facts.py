@@ -38,8 +38,8 @@ def bare(words: str | None) -> str | None:
 def design(collected: "Collected") -> Phrases:
     first = next((cell for cell in collected.cells if cell.scores), None)
     models = [
-        f"{name} ({facts['parameters']:.3g} million parameters)" if facts.get("parameters") else name
-        for name, facts in collected.models.items()
+        f"{name} ({parameters:.3g} million parameters)" if (parameters := collected.parameters_of(name)) else name
+        for name in collected.models
     ]
     seeds, folds = ({getattr(cell, name) for cell in collected.cells} - {None} for name in ("seed", "fold"))
     arms = [f"{arm} (reference)" if arm == collected.reference else arm for arm in collected.arms]
