@@ -84,6 +84,12 @@ def test_what_study_json_tells(tmp_path: Path) -> None:
         "compared_with": "0x",
         "asked": {"malignant": 303, "benign": 600, "synthetic_malignant": 303},
     }
+    smaller = {"sizes.counts": 0.5, "recipes.pre.settings": {"data.mix.malignant": 0}}
+    changed = config_of(tmp_path / "changed", more, smaller)
+    about = checks.study_facts(changed, plan_of(changed), GIVEN)["arms"]["pre"]["about"]
+    assert about.endswith(
+        " Starts from the weights of 1x. Here with data.mix.malignant 0. The recipe's counts times 0.5."
+    )
     assert [facts["arms"][arm]["compared_with"] for arm in ("0x", "pre")] == [None, "1x"]
     assert {"run": "runs/net-pre-0", "model": "net", "arm": "pre", "fold": None, "seed": 0} in facts["cells"]
     assert {"run": "ensembles/1x-0", "model": "ensemble", "arm": "1x", "fold": None, "seed": 0} in facts["cells"]

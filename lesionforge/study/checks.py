@@ -189,7 +189,7 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
         "arms": {
             name: {
                 "recipe": arm.recipe,
-                "about": about_arm(arm),
+                "about": about_arm(arm, config.sizes.counts),
                 "generator": arm.generator,
                 "start_from": arm.start_from,
                 "compared_with": None if name == config.reference else arm.compared_with or config.reference,
@@ -220,10 +220,13 @@ def study_facts(config: StudyConfig, plan: Plan, data: Data) -> dict[str, Any]:
     }
 
 
-def about_arm(arm: ArmConfig) -> str:
-    """What an arm is, in a line: its recipe's first sentence, and what this study adds to it."""
+def about_arm(arm: ArmConfig, counts: float) -> str:
+    """What an arm is, in a line: its recipe's first sentence, and what this study makes of it."""
     added = [f"Synthetic lesions from the generator {arm.generator}."] if arm.generator else []
     added += [f"Starts from the weights of {arm.start_from}."] if arm.start_from else []
+    changed = [f"{key} {value}" for key, value in run.flat(arm.settings).items()]
+    added += [f"Here with {', '.join(changed)}."] if changed else []
+    added += [f"The recipe's counts times {counts:g}."] if counts != 1 else []
     return " ".join([about_recipe(arm.recipe), *added])
 
 
