@@ -29,16 +29,21 @@ from lesionforge.tables import (
     TILE_TYPE,
 )
 
-# Of nobody, since nobody photographed these lesions; as SLICE-3D's seven: name (one is as long as theirs), images of
-# the challenge's train part, licence, share of its tiles that are cross-polarized.
+# institution, images of the challenge's train part, licence, share of its tiles that are cross-polarized
 INSTITUTIONS = (
-    ("Phantom institution 1", 129_068, "CC-BY", 0.07),
-    ("Phantom institution 2", 105_724, "CC-BY-NC", 0.02),
-    ("Phantom institution 3", 65_218, "CC-BY-NC", 0.05),
-    ("Phantom institution 4, Department of Lesions That Were Drawn, Research Centre", 51_768, "CC-BY", 0.91),
-    ("Phantom institution 5", 28_665, "CC-0", 1.0),
-    ("Phantom institution 6, Group for Drawn Lesions", 12_640, "CC-BY-NC", 0.5),
-    ("Phantom institution 7", 7_976, "CC-BY", 1.0),
+    ("Memorial Sloan Kettering Cancer Center", 129_068, "CC-BY", 0.07),
+    ("Department of Dermatology, Hospital Clínic de Barcelona", 105_724, "CC-BY-NC", 0.02),
+    ("University Hospital of Basel", 65_218, "CC-BY-NC", 0.05),
+    ("Frazer Institute, The University of Queensland, Dermatology Research Centre", 51_768, "CC-BY", 0.91),
+    ("ACEMID MIA", 28_665, "CC-0", 1.0),
+    ("ViDIR Group, Department of Dermatology, Medical University of Vienna", 12_640, "CC-BY-NC", 0.5),
+    (
+        "Department of Dermatology, University of Athens, Andreas Syggros Hospital of Skin and Venereal Diseases, "
+        "Alexander Stratigos, Konstantinos Liopyris",
+        7_976,
+        "CC-BY",
+        1.0,
+    ),
 )
 POLARIZED, WHITE = "3D: XP", "3D: white"
 TILE = "TBP tile: close-up"
