@@ -93,5 +93,6 @@ def test_two_processes_make_the_images_of_one(two: tuple[Path, list[list[int]], 
     """Batches are dealt in turn: the same bytes, each line logged once."""
     assert main(images_of(two[0] / "lora", tmp_path / "one")) == 0
     assert two[2].count("7 candidates") == 1
+    assert "2 processes on cpu" in (two[0] / "images" / run.LOG).read_text()
     one, both = files_of(tmp_path / "one"), files_of(two[0] / "images")
     assert [name for name in one if one[name] != both.get(name)] == [run.CONFIG]  # its `out`
